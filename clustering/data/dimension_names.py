@@ -226,7 +226,7 @@ def refuse_empty(group: zarr.Group, where: str) -> None:
         paths += sorted(child.path for child in level if list_members(child).arrays)
         if len(paths) > _LISTED:
             break
-    remedy = f"name a group that does: {_listing(paths)}" if paths else "nor does any group in it"
+    remedy = f"name a group that does: {_listing(paths)}" if paths else "nor does any group in it; name another store"
     raise SourceError(f"{where!r} holds no variables of its own; {remedy}")
 
 

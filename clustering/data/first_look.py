@@ -6,6 +6,7 @@ Only metadata, index coordinates and the list of chunks are read.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -200,7 +201,7 @@ def _image_parts(store: str, group: str | None, options: Mapping[str, Any]) -> t
 def _all_facts(opened: OpenedDataset) -> tuple[dict[str, VariableFacts], dict[str, str]]:
     """Collect the facts of all variables of numbers, and the reasons why others cannot be clustered."""
     facts, unusable = {}, dict(opened.unusable)
-    for key, array in opened.dataset.data_vars.items():
+    for key, array in sorted(opened.dataset.data_vars.items(), key=lambda item: _counted_order(str(item[0]))):
         name = str(key)
         dims = tuple(map(str, array.dims))
         if not dims or 0 in array.shape:
@@ -212,6 +213,12 @@ def _all_facts(opened: OpenedDataset) -> tuple[dict[str, VariableFacts], dict[st
         else:
             facts[name] = _facts(name, array, opened)
     return facts, unusable
+
+
+def _counted_order(name: str) -> list[tuple[bool, int, str]]:
+    """Give the key that sorts numbers in names by their values: ``e2`` before ``e10``."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _facts(name: str, array: xr.DataArray, opened: OpenedDataset) -> VariableFacts:

@@ -87,6 +87,27 @@ def write_files(
                 staging.rmdir()
 
 
+def check_file_place(target: Path) -> None:
+    """Refuse a place that cannot hold a new file, before the work for it begins.
+
+    Parameters
+    ----------
+    target
+        Path of the file. Missing parent folders would be made.
+
+    Raises
+    ------
+    OutputError
+        If the place is inside a store or an output of runs, or if no file can be made there.
+    """
+    check_place(os.fspath(target))
+    above = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise OutputError(f"{str(target)!r} cannot be written, because {str(above)!r} is no folder; name another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{str(target)!r} cannot be written: no permission in {str(above)!r}; name another place")
+
+
 def check_replaceable(places: Sequence[Path], overwrite: bool, writer: str = "export") -> None:
     """Refuse places that hold something else than this command wrote, or that may not be replaced.
 

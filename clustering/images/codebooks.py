@@ -13,6 +13,7 @@ from clustering.data.preparation import usable_memory
 from clustering.errors import ConfigError, DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
+from clustering.fitting.fitted_model import LIMITS, early_stop_note
 from clustering.fitting.sweep import failures, of_choice
 from clustering.images.patches import Bytes, bands, patch_rows
 from clustering.images.picture import Picture
@@ -70,8 +71,11 @@ def fit_codebooks(pictures: Sequence[Picture], side: int, options: SelectCall, w
     if failed:
         name, why = next(iter(failed.items()))
         raise ConfigError(f"the codebook of {name} cannot be made: {why}")
-    best = {choice.k: rank_candidates(of_choice(choice, ended.state))[0].params for choice in sweep.choices}
-    return {k: _rounded(params.origin + params.centers) for k, params in best.items()}
+    best = {choice.k: rank_candidates(of_choice(choice, ended.state))[0] for choice in sweep.choices}
+    for k, candidate in best.items():
+        if candidate.stop in LIMITS:
+            watch.warn(f"k = {k}: {early_stop_note(candidate.stop, len(candidate.history))}; raise max_iterations")
+    return {k: _rounded(one.params.origin + one.params.centers) for k, one in best.items()}
 
 
 def _check_sizes(pictures: Sequence[Picture], side: int, sizes: Sequence[int], distinct: int) -> None:

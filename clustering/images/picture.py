@@ -195,9 +195,14 @@ def _of_store(text: str) -> Iterator[Picture]:
     if isinstance(node, zarr.Group):
         arrays = dict(sorted(node.arrays()))
         candidates = [name for name, one in arrays.items() if one.ndim >= 2 and one.dtype.kind in "bu"]
-        if len(candidates) != 1:
+        if not candidates:
             raise SourceError(
-                f"{text!r} holds {len(candidates) or 'no'} images of 8 or 16 bits; give the path of one array; "
+                f"{text!r} holds no arrays of 8 or 16 bits over two dimensions or more; name another store, or the "
+                "path of an image in it"
+            )
+        if len(candidates) > 1:
+            raise SourceError(
+                f"{text!r} holds {len(candidates)} images of 8 or 16 bits; give the path of one array; "
                 f"{nearest('', [f'{text}/{name}' for name in candidates])}"
             )
         array = arrays[candidates[0]]

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from clustering.data.ownership import check_place
 from clustering.deferred import load_module
-from clustering.errors import OutputError
-from clustering.exports.placing import check_replaceable, write_files
-from clustering.images.picture import check_png
+from clustering.errors import MissingDependencyError
+from clustering.exports.placing import check_file_place, check_replaceable, write_files
 from clustering.images.quantization import Quantized, picture_name
 
 RECORD = "quantize.json"
@@ -41,14 +39,13 @@ def check_folder(folder: str | os.PathLike[str], names: list[str], ks: list[int]
     Raises
     ------
     OutputError
-        If a file is there that may not be replaced.
+        If the folder cannot be one, or a file is there that may not be replaced.
     MissingDependencyError
         If Pillow is not installed.
     """
-    check_png()
-    if os.path.lexists(folder) and not Path(folder).is_dir():
-        raise OutputError(f"{os.fspath(folder)!r} is a file, and the outputs go to a folder; name another place")
-    check_place(os.fspath(Path(folder) / RECORD))
+    if find_spec("PIL") is None:
+        raise MissingDependencyError("PNG files need the package 'pillow'; pip install 'zarr-clustering[ingest]'")
+    check_file_place(Path(folder) / RECORD)
     check_replaceable([Path(folder) / name for name in _names(names, ks)], overwrite, WRITER)
 
 

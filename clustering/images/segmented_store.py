@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.ingest import destination_of
-from clustering.data.ownership import SEGMENTED, check_place, check_target, mark_folder
+from clustering.data.ownership import SEGMENTED, check_target, mark_folder
 from clustering.data.replacing import staged
 from clustering.deferred import xr, zarr
 from clustering.errors import OutputError, SourceError
-from clustering.exports.placing import check_replaceable, write_files
+from clustering.exports.placing import check_file_place, check_replaceable, write_files
 from clustering.images.picture import Picture, check_png
 from clustering.images.segmentation import (
     Segmented,
@@ -61,14 +61,14 @@ def check_places(to: str | os.PathLike[str], borders: str | None, overwrite: boo
     """
     target = destination_of(os.fspath(to))
     check_target(target, SEGMENTED, overwrite, _REMEDY)
+    check_file_place(target)
     if borders is not None:
         check_png()
         if Path(borders).suffix.lower() != ".png":
-            raise OutputError(f"{borders!r} is no name of a PNG file, as which borders are drawn; end it in .png")
-        check_place(borders)
-        # The group is not there yet.
-        if target.absolute() in Path(borders).absolute().parents:
-            raise OutputError(f"{borders!r} is inside {str(target)!r}, where labels go; name a place outside")
+            raise OutputError(f"borders are drawn as PNG, and {borders!r} has another ending; name it .png")
+        if Path(borders).absolute().is_relative_to(target.absolute()):
+            raise OutputError(f"{borders!r} is inside {str(target)!r}, the place of the labels; name a place outside")
+        check_file_place(Path(borders))
         check_replaceable([Path(borders)], overwrite, WRITER)
 
 
@@ -78,6 +78,7 @@ def segment_to(
     compute: ComputeOptions,
     to: str | os.PathLike[str],
     *,
+    borders: str | None = None,
     overwrite: bool,
     say: Callable[[str], None],
 ) -> Segmented:
@@ -96,6 +97,8 @@ def segment_to(
         Threads and memory.
     to
         Path of the Zarr group.
+    borders
+        Path of a PNG file of the picture with the borders drawn; None for none.
     overwrite
         Whether superpixels that were written there before are replaced.
     say
@@ -138,11 +141,18 @@ def segment_to(
             }
         )
         mark_folder(staging, SEGMENTED)
-    stored = xr.open_zarr(str(target), consolidated=False, mask_and_scale=False)
+        # The labels appear last, so an interruption while borders are drawn leaves nothing in the way of a second run.
+        if borders is not None:
+            write_borders(picture, _labels_of(staging), borders, overwrite=overwrite)
     return Segmented(
-        stored["labels"], segmented.sizes, segmented.colours, segmented.explained_variation, segmented.iterations,
+        _labels_of(target), segmented.sizes, segmented.colours, segmented.explained_variation, segmented.iterations,
         segmented.spacing,
     )  # fmt: skip
+
+
+def _labels_of(folder: Path) -> xr.DataArray:
+    labels: xr.DataArray = xr.open_zarr(str(folder), consolidated=False, mask_and_scale=False)["labels"]
+    return labels
 
 
 def _labels_sink(group: zarr.Group, picture: Picture, options: SegmentOptions, count: int) -> Sink:

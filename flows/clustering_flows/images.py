@@ -147,7 +147,7 @@ def segment(
 
     from clustering.images.picture import open_pictures
     from clustering.images.segmentation import SegmentOptions, only_picture
-    from clustering.images.segmented_store import check_places, segment_to, write_borders
+    from clustering.images.segmented_store import check_places, segment_to
     from clustering.options import ComputeOptions
     from clustering.signatures import check_call
 
@@ -162,10 +162,7 @@ def segment(
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    segmented = segment_to(pictures, options, compute, output, overwrite=overwrite, say=say)
-    written = [output]
-    if borders is not None:
-        written += map(str, write_borders(picture, segmented.labels, borders, overwrite=overwrite))
+    segmented = segment_to(pictures, options, compute, output, borders=borders, overwrite=overwrite, say=say)
     summary = {
         "image": picture.name,
         "shape": picture.shape,
@@ -176,7 +173,7 @@ def segment(
         "sizes": {"least": segmented.sizes.min(), "median": np.median(segmented.sizes), "most": segmented.sizes.max()},
         "explained_variation": segmented.explained_variation,
         "seconds": time.perf_counter() - began,
-        "written": written,
+        "written": [output] if borders is None else [output, borders],
     }
     _print(_segment_lines(summary))
     if json_:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from clustering.errors import OutputError, SourceError
+from clustering.errors import ConfigError, OutputError, SourceError
 
 PRINTED = "-"
 """Name of a config that is printed, and not written."""
@@ -66,13 +66,19 @@ def init(
     if schema is not None:
         from clustering.report.schema import schema_text
 
-        Path(schema).write_text(schema_text(), encoding="utf-8")
+        try:
+            Path(schema).write_text(schema_text(), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {schema!r}: {error.strerror}; name another file") from error
     if path == PRINTED:
         print(text, end="")
         return
     # Another process may have made the file meanwhile; "x" then fails instead of replacing it.
-    with Path(path).open("x", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with Path(path).open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(f"cannot write {path!r}: {error.strerror}; name another file") from error
     print(f"written to {path}; next: clustering inspect {shlex.quote(path)}")
 
 
@@ -80,23 +86,26 @@ def _in_words_of_init(store: str, fault: str) -> str:
     """Name the arguments of this command in place of keys of a config, and the way from a file to a store."""
     if Path(store).is_file() and Path(store).suffix != ".zip":
         return (
-            f"{store!r} is a file, and no Zarr store; convert it first: "
-            f"clustering ingest {shlex.quote(store)} {shlex.quote(f'{_stem(store)}.zarr')}"
+            f"{store!r} is a file, and no Zarr store; convert it first: clustering ingest {shlex.quote(store)} "
+            f"{shlex.quote(_stem(store) + '.zarr')}"
         )
     return fault.replace("source.group", "--group").replace("source.store", "STORE")
 
 
 def _check_free(path: Path, what: str) -> None:
-    """Refuse a file that is there, and one whose folder is missing."""
-    if path.exists() or path.is_symlink():
-        raise OutputError(f"{what} is to write {str(path)!r}, which is there already; name another file, or remove it")
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"{what} is to write {str(path)!r}, and there is no folder {str(path.parent)!r}; make it first"
-        )
+    """Refuse a file that is there, one whose folder is missing, and one inside a store or an output of runs."""
     from clustering.data.ownership import check_outside
 
-    check_outside(path)
+    if os.path.lexists(path):
+        raise ConfigError(f"{what} is to write {str(path)!r}, which is there already; name another file, or remove it")
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"{what} is to write {str(path)!r}, and there is no folder {str(path.parent)!r}; make it first"
+        )
+    try:
+        check_outside(path)
+    except OutputError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _check_schema(path: Path) -> None:

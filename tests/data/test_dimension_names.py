@@ -160,7 +160,9 @@ def test_a_group_of_groups_is_refused_and_those_with_arrays_are_named(tmp_path: 
 @formats
 def test_a_group_without_any_array_is_refused(tmp_path: Path, zarr_format: Any) -> None:
     zarr.open_group(tmp_path / "i.zarr", mode="w", zarr_format=zarr_format).require_group("a")
-    assert refusal_message(tmp_path).endswith("holds no variables of its own; nor does any group in it")
+    assert refusal_message(tmp_path).endswith(
+        "holds no variables of its own; nor does any group in it; name another store"
+    )
 
 
 @formats

@@ -124,7 +124,7 @@ def test_nothing_is_written_into_the_store(
     bare(here / "bare.zarr")
     before = sorted((here / "bare.zarr").rglob("*"))
     monkeypatch.chdir(here / "bare.zarr")
-    assert run(["init", "."]) == 1
+    assert run(["init", "."]) == 2
     assert "is inside the Zarr store" in capsys.readouterr().err
     assert run(["init", ".", "../job.yaml"]) == 0
     assert yaml.safe_load((here / "job.yaml").read_text())["output"] == {"store": str(here / "bare-clusters")}
@@ -182,11 +182,47 @@ def test_a_group_is_named_where_there_are_several(here: Path, capsys: pytest.Cap
 def test_a_file_that_is_there_is_never_replaced(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare(here / "bare.zarr")
     (here / "bare.yaml").write_text("mine")
-    assert run(["init", "bare.zarr"]) == 1
+    assert run(["init", "bare.zarr"]) == 2
     assert "'bare.yaml', which is there already; name another file" in capsys.readouterr().err
     assert (here / "bare.yaml").read_text() == "mine"
-    assert run(["init", "bare.zarr", "no/bare.yaml"]) == 1
+    assert run(["init", "bare.zarr", "no/bare.yaml"]) == 2
     assert "there is no folder 'no'" in capsys.readouterr().err
+
+
+def test_a_config_is_not_written_into_a_store(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare(here / "bare.zarr")
+    before = sorted(here.rglob("*"))
+    assert run(["init", "bare.zarr", "bare.zarr/job.yaml"]) == 2
+    assert "is inside the Zarr store" in capsys.readouterr().err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_file_that_the_system_refuses_is_named_with_the_remedy(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare(here / "bare.zarr")
+    name = "long" * 70 + ".yaml"
+    assert run(["init", "bare.zarr", name]) != 0
+    error = capsys.readouterr().err
+    assert (len(error.splitlines()), "internal error" in error) == (1, False)
+    assert run(["init", "bare.zarr", "/proc/job.yaml"]) == 1
+    assert capsys.readouterr().err.endswith("; name another file\n")
+
+
+def test_numbers_in_names_are_in_the_order_of_their_values(here: Path) -> None:
+    names = [f"e{i}" for i in range(12)]
+    xr.Dataset({name: ("row", np.arange(5.0)) for name in names}).to_zarr(here / "table.zarr", zarr_format=2)
+    assert run(["init", "table.zarr"]) == 0
+    assert load_config(here / "table.yaml").source.variables == names
+
+
+def test_the_next_command_can_be_pasted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare(here / "bare.zarr")
+    assert run(["init", "bare.zarr", "my job.yaml"]) == 0
+    assert capsys.readouterr().out.endswith("next: clustering inspect 'my job.yaml'\n")
+    (here / "my field.nc").write_bytes(b"CDF")
+    assert run(["init", "my field.nc"]) == 2
+    assert "clustering ingest 'my field.nc' 'my field.zarr'" in capsys.readouterr().err
 
 
 def test_a_dash_prints_the_config_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +243,7 @@ def test_the_schema_is_written_on_request_and_named_from_the_folder_of_the_confi
         assert first == "# yaml-language-server: $schema=../schema.json"
     assert json.loads((here / "schema.json").read_text()) == config_schema()
     (here / "mine.json").write_text("{}")
-    assert run(["init", "bare.zarr", "jobs/third.yaml", "--schema", "mine.json"]) == 1
+    assert run(["init", "bare.zarr", "jobs/third.yaml", "--schema", "mine.json"]) == 2
     assert "--schema is to write 'mine.json', which is there already" in capsys.readouterr().err
     assert not (here / "jobs" / "third.yaml").exists()
 
@@ -229,7 +265,7 @@ def netcdf(path: Path) -> None:
     ("make", "name", "message"),
     [
         (None, "nowhere.zarr", "no store at 'nowhere.zarr'; check STORE"),
-        (nothing, "empty.zarr", "holds no variables of its own; nor does any group in it"),
+        (nothing, "empty.zarr", "holds no variables of its own; nor does any group in it; name another store"),
         (texts, "texts.zarr", "holds no variable of numbers over a dimension: 'name' has type"),
         (netcdf, "field.nc", "is a file, and no Zarr store; convert it first: clustering ingest field.nc field.zarr"),
         (Path.mkdir, "folder", "'folder' holds no Zarr array or group"),

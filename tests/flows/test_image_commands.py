@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from PIL import Image
 from skimage import data
 
 import clustering as c
+from clustering.images import segmented_store
 from clustering_flows.cli import run
 
 CAT = data.chelsea()[60:151, 90:191]
@@ -37,6 +39,13 @@ def test_quantize_shows_a_table_and_writes_pictures(photo: Path, capsys: pytest.
         str(path.relative_to(photo)) for path in Path("out").resolve().glob("[!.]*")
     )
     assert "starts of 4 choices" in err
+
+
+def test_quantize_says_which_codebooks_a_limit_ended(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["quantize", "photo.png", "--k", "2,64", "--max-iterations", "1"]) == 0
+    assert "k = 64: stopped by max_iterations after " in capsys.readouterr().err
+    assert run(["quantize", "photo.png", "--k", "2", "--output", "finished"]) == 0
+    assert "stopped by" not in capsys.readouterr().err
 
 
 def test_quantize_shows_each_image_and_all_together(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +85,22 @@ def test_borders_of_images_higher_than_a_band_have_no_seams(photo: Path) -> None
         np.testing.assert_array_equal(np.asarray(file), expected)
 
 
+def test_an_interruption_while_borders_are_drawn_leaves_nothing_in_the_way(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["segment", "photo.png", "--segments", "50", "--borders", "borders.png"]
+    before = sorted(photo.iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr(segmented_store, "borders_of", interrupt)
+        assert run(command) == 1
+    assert sorted(photo.iterdir()) == before
+    assert run(command) == 0
+
+
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
 MISTAKES = {
     "no image": (["quantize"], "there is no image; name one at least"),
     "an absent image": (["quantize", "nowhere.png"], "there is no image 'nowhere.png'; check the path"),
@@ -89,12 +114,15 @@ MISTAKES = {
     "a taken place": (["quantize", "photo.png", "--output", "taken"], "'taken/quantize.json' is not a file as 'quant"),
     "too many segments": (["segment", "photo.png", "--segments", "9999"], "segments is 9,999, and image 'photo' has "),
     "a taken store": (["segment", "photo.png", "--output", "taken"], "'taken' holds 'quantize.json': it is not super"),
-    "a file for a folder": (["quantize", "photo.png", "--output", "grey.png"], "'grey.png' is a file, and the outputs"),
-    "another format": (["segment", "photo.png", "--borders", "b.jpg"], "'b.jpg' is no name of a PNG file"),
-    "borders in the labels": (
-        ["segment", "photo.png", "--output", "l.zarr", "--borders", "l.zarr/b.png"],
-        "'l.zarr/b.png' is inside 'l.zarr', where labels go",
+    "a file as a folder": (
+        ["quantize", "photo.png", "--output", "text.png"],
+        "'text.png/quantize.json' cannot be writ",
     ),
+    "a folder in a file": (["segment", "photo.png", "--output", "text.png/a"], "'text.png/a' cannot be written, becau"),
+    "borders in labels": (["segment", "photo.png", "--borders", "labels.zarr/b.png"], "'labels.zarr/b.png' is inside "),
+    "borders as JPEG": (["segment", "photo.png", "--borders", "b.jpg"], "borders are drawn as PNG, and 'b.jpg' has an"),
+    "no images": (["segment", "empty.zarr"], "'empty.zarr' holds no arrays of 8 or 16 bits over two dimensions or m"),
+    "a place in a store": (["quantize", "photo.png", "--output", "empty.zarr"], "'empty.zarr/quantize.json' is inside"),
     "a taken picture": (["segment", "photo.png", "--borders", "grey.png"], "'grey.png' is not a file as 'segment'"),
 }
 
@@ -105,6 +133,7 @@ def test_mistakes_are_named_in_one_line(
 ) -> None:
     (photo / "taken").mkdir()
     (photo / "taken" / "quantize.json").write_text("mine")
+    zarr.create_group(photo / "empty.zarr")
     before = sorted(path for path in photo.rglob("*"))
     assert run(tokens) == 2
     out, err = capsys.readouterr()
