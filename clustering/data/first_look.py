@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -227,10 +227,10 @@ def _facts(name: str, array: xr.DataArray, opened: OpenedDataset) -> VariableFac
     number = float(fill) if isinstance(fill, int | float | np.number) else None
     missing = {"_FillValue", "missing_value"} & {*array.attrs, *array.encoding}
     declared = bool(missing) or (number is not None and math.isnan(number))
-    told = None if declared or not number else number
+    undeclared = None if declared or not number else number
     units, long_name = (" ".join(str(array.attrs.get(key, "")).split()) for key in ("units", "long_name"))
     dims, shape = tuple(map(str, array.dims)), tuple(array.shape)
-    return VariableFacts(name, dims, shape, str(array.dtype), units, long_name, told, declared, None)
+    return VariableFacts(name, dims, shape, str(array.dtype), units, long_name, undeclared, declared, None)
 
 
 def _counted(facts: VariableFacts, opened: OpenedDataset) -> VariableFacts:
@@ -248,7 +248,7 @@ def _counted(facts: VariableFacts, opened: OpenedDataset) -> VariableFacts:
         return facts
     if not listing.complete:
         return facts
-    return VariableFacts(**{**vars(facts), "chunks": chunks, "absent": chunks - len(listing.chunks)})
+    return replace(facts, chunks=chunks, absent=chunks - len(listing.chunks))
 
 
 def _to_cluster(facts: Mapping[str, VariableFacts], dataset: xr.Dataset) -> tuple[str, ...]:
@@ -277,8 +277,8 @@ def _named(name: str, words: Sequence[str]) -> bool:
 def _guess(dataset: xr.Dataset, name: str) -> DimensionGuess:
     """Guess what runs along a dimension, from its coordinate if it has one, and from its name."""
     size, coordinate = int(dataset.sizes[name]), dataset.coords.get(name)
-    if coordinate is not None and (told := _by_coordinate(coordinate, name)) is not None:
-        return DimensionGuess(name, size, *told)
+    if coordinate is not None and (kind_and_reason := _by_coordinate(coordinate, name)) is not None:
+        return DimensionGuess(name, size, *kind_and_reason)
     for kind, names in NAMES.items():
         if name.lower() in names:
             return DimensionGuess(name, size, kind, "by its name")
@@ -337,7 +337,7 @@ def _split(
         # Series of places, or maps of times: whichever has fewer features.
         along = min((times, places), key=lambda part: math.prod(guess.size for guess in part))
         return [guess for guess in sample if guess not in along], along, True
-    known = len(places) + len(times) == len(sample)
-    if n_variables == 1 and len(sample) > 1 and not known:
+    on_a_grid = len(places) + len(times) == len(sample)
+    if n_variables == 1 and len(sample) > 1 and not on_a_grid:
         return sample[:1], sample[1:], False
     return sample, [], False

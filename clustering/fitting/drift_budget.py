@@ -9,8 +9,8 @@ Passes over the near rows of the read before say where the centers will go next,
 wrong by then. So a full read measures margins along this course (`clustering.models.course`), and the budget is for how
 far centers stray from it. A wrong forecast costs reads, and no label.
 
-Some parts are known: the margins are Hamerly's, the net displacement is Newling & Fleuret's, and the kept rows are the
-row cache of knor (Mhembere et al. 2017, doi:10.1145/3078597.3078607).
+Some parts were published before: the margins are Hamerly's, the net displacement is Newling & Fleuret's, and the kept
+rows are the row cache of knor (Mhembere et al. 2017, doi:10.1145/3078597.3078607).
 """
 
 from __future__ import annotations

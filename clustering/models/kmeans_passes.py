@@ -224,9 +224,9 @@ def _empty_margins(n: int) -> RowMargins:
     return RowMargins(np.empty(n, np.int32), np.empty(n), np.empty(n))
 
 
-def _put(margins: RowMargins, place: slice | NDArray[np.bool_], known: RowMargins) -> None:
-    """Put what is known of some rows into its place."""
-    margins.labels[place], margins.distances[place], margins.margins[place] = known
+def _put(margins: RowMargins, place: slice | NDArray[np.bool_], part: RowMargins) -> None:
+    """Put the margins of some rows into their place."""
+    margins.labels[place], margins.distances[place], margins.margins[place] = part
 
 
 def _row_margins(by_row: RowLabels, split: SplitRows) -> RowMargins:

@@ -177,7 +177,7 @@ class MarginStatistics(ABC, Generic[S]):
         rows
             Rows ``(n, d)`` without missing features.
         margins
-            What `measure` or `split` has found for them.
+            Their margins, as `measure` or `split` gives them.
         """
 
     @abstractmethod
@@ -220,7 +220,7 @@ def within_budgets(points: Array, budgets: Array, radius: Array, drift: Array, a
     drift
         Bound of how far each center has moved ``(k,)``.
     astray
-        Bound of how far each center is from where the margins of far rows are known to exceed the budgets ``(k,)``.
+        Bound of how far each center is from where the margins of far rows exceed the budgets for sure ``(k,)``.
         That is the drift, unless margins were measured along a course.
     """
     reach = float(np.linalg.norm(points, axis=1).max())

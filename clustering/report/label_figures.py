@@ -172,8 +172,9 @@ def changes(array: xr.DataArray) -> Figure:
         Which labels changed, cut down by `drawn_part`.
     """
     caption = _position_text(array) + "Cells whose label differs from the previous version."
-    known = array.values[array.values >= 0]
-    alt = f"A map of changed labels: {percent(float((known == 1).mean()) if known.size else 0.0)} of the cells shown."
+    compared = array.values[array.values >= 0]
+    share = float((compared == 1).mean()) if compared.size else 0.0
+    alt = f"A map of changed labels: {percent(share)} of the cells shown."
     return drawn("changed", "Changed cells", caption, alt, partial(grids.changes, array), "changes")
 
 
