@@ -80,9 +80,13 @@ class Server:
         return process
 
     def ask(self, path: str, content: Mapping[str, Any] | None = None) -> Any:
-        """Call the API: by POST with content, by GET without."""
+        """Call the API: by POST with content, by GET without; again while its database is busy, as its clients do."""
+
+        def call() -> httpx.Response:
+            return client.get(self.url + path) if content is None else client.post(self.url + path, json=content)
+
         with httpx.Client(timeout=60.0) as client:
-            answer = client.get(self.url + path) if content is None else client.post(self.url + path, json=content)
+            answer = eventually(call, lambda answer: answer.status_code != httpx.codes.SERVICE_UNAVAILABLE)
         answer.raise_for_status()
         return answer.json()
 
