@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clustering.blas import one_blas_thread
 from clustering.data.rows import Rows
 from clustering.errors import DataError
 from clustering.execution.apart import Failed
@@ -258,20 +259,22 @@ def iterate(
         State after the pass, and its summary.
     """
     while not state.done:
-        # All active candidates share one read of the rows.
         active = [i for i, candidate in enumerate(state.candidates) if not candidate.stop]
-        result = run_pass([state.candidates[i].statistics for i in active])
         candidates = list(state.candidates)
-        for i, outcome in zip(active, result.statistics, strict=True):
-            try:
-                if isinstance(outcome, Failed):
-                    raise DataError(outcome.reason)
-                candidates[i] = advance(candidates[i], outcome, rule)
-            except DataError as error:
-                if not apart:
-                    raise
-                failed = candidates[i].plain
-                candidates[i] = replace(failed, stop=Stop.FAILED, notes=(*failed.notes, str(error)))
+        # Factors of covariances and updates are sums too, whose order must not depend on the number of threads.
+        with one_blas_thread():
+            # All active candidates share one read of the rows.
+            result = run_pass([state.candidates[i].statistics for i in active])
+            for i, outcome in zip(active, result.statistics, strict=True):
+                try:
+                    if isinstance(outcome, Failed):
+                        raise DataError(outcome.reason)
+                    candidates[i] = advance(candidates[i], outcome, rule)
+                except DataError as error:
+                    if not apart:
+                        raise
+                    failed = candidates[i].plain
+                    candidates[i] = replace(failed, stop=Stop.FAILED, notes=(*failed.notes, str(error)))
         before = state
         state = apply_limits(State(tuple(candidates), state.iteration + 1, state.seconds + result.seconds), rule)
         yield state, _record(before, state, len(active), result, rule)

@@ -208,7 +208,7 @@ def multiply(packed, columns, out):  # type: ignore[no-untyped-def]
     d, m = columns.shape
     tile = aligned(d * TILE)
     zero = np.zeros(d)
-    lines = np.empty((LINES, TILE))
+    lines = aligned(LINES * TILE).reshape(LINES, TILE)
     for r in range(0, m, TILE):
         _take_tile(columns, r, zero, tile)
         for i in range(packed.shape[1]):
@@ -234,8 +234,12 @@ def multiply(packed, columns, out):  # type: ignore[no-untyped-def]
             store(lines, TILE, a1)
             store(lines, 2 * TILE, a2)
             store(lines, 3 * TILE, a3)
+            count = min(TILE, m - r)
             for q in range(i * LINES, min(d, (i + 1) * LINES)):
-                for s in range(min(TILE, m - r)):
+                p = (q - i * LINES) * TILE
+                for s in range(0, count - count % WIDE, WIDE):
+                    store(out, q * m + r + s, load(lines, p + s))
+                for s in range(count - count % WIDE, count):
                     out[q, r + s] = lines[q - i * LINES, s]
 
 

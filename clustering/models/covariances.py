@@ -142,7 +142,7 @@ def make_kind(kind: Covariance, centers: Array, factor: Array | None) -> em_kern
         case "identity":
             return em_kernels.Alike(centers)
         case "spherical":
-            return em_kernels.Spherical(centers, np.zeros(0) if factor is None else factor * factor)
+            return em_kernels.Spherical(centers, np.ones(k) if factor is None else factor * factor)
         case "diagonal":
             return em_kernels.Diagonal(centers, np.zeros((0, 0)) if factor is None else factor * factor)
         case "full":
@@ -225,11 +225,7 @@ class Accumulator:
         self.weight, self.first = np.zeros(k), np.zeros((k, d))
         self.second = np.zeros(covariance_shape(kind, k, d))
         self.overlap = np.zeros((k, k) if kind == "tied" and not self.near else (0, 0))
-        compiled: Array = self.second
-        if kind == "spherical":
-            compiled = np.zeros((k, d))
-        elif kind == "tied":
-            compiled = self.second[None]
+        compiled = self.second[None] if kind == "tied" else self.second
         self.sums = em_kernels.Sums(self.weight, self.first, compiled, self.overlap)
 
     def add(self, columns: Array, weighted_resp: Array, weights: Array) -> None:
@@ -244,16 +240,18 @@ class Accumulator:
         weights
             Weights of the rows ``(m,)``, which `weighted_resp` adds up to.
         """
+        squares = np.zeros((0, 0))
+        if self.kind == "spherical":
+            squares = np.empty(weighted_resp.shape)
+            em_kernels.fill_squares(self.components, columns, squares)
         em_kernels.add_columns(
-            self.components, columns, np.ascontiguousarray(weighted_resp), np.ascontiguousarray(weights), self.sums
-        )
+            self.components, columns, squares, np.ascontiguousarray(weighted_resp), np.ascontiguousarray(weights),
+            self.sums,
+        )  # fmt: skip
 
     def total(self) -> tuple[Array, Array, Array, Array]:
         """Return Σ s ``(k,)``, Σ s (x − c) ``(k, d)``, the second moments, and the overlap."""
-        second = self.second
-        if self.kind == "spherical":
-            second = second + self.sums.second.sum(axis=1)
-        return self.weight, self.first, second, self.overlap
+        return self.weight, self.first, self.second, self.overlap
 
 
 def update_covariances(

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from clustering.data.rows import in_memory_rows
 from clustering.errors import ConfigError, DataError, DomainError, nearest
-from clustering.models import divergence_kernels, lloyd, soft_kernels
+from clustering.models import difference_kernels, divergence_kernels, lloyd, soft_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
 from clustering.models.lloyd_buffers import PreparedCenters
 from clustering.models.option_names import DIVERGENCES, Divergence
@@ -405,18 +405,18 @@ def make_divergences(divergence: Divergence, matrix: Array, centers: Array) -> F
 
 
 def _squared_euclidean(centers: Array, columns: Array, _: Array, out: Array) -> None:
-    soft_kernels.squares(columns, centers, out)
+    difference_kernels.squares(columns, centers, out)
 
 
 def _mahalanobis(matrix: Array, centers: Array, columns: Array, _: Array, out: Array) -> None:
     white = np.empty(columns.shape)
     soft_kernels.multiply(matrix, columns, white)
-    soft_kernels.squares(white, centers, out)
+    difference_kernels.squares(white, centers, out)
 
 
 def _cosine(centers: Array, columns: Array, _: Array, out: Array) -> None:
     columns[:] = normalized("cosine", columns)
-    soft_kernels.squares(columns, centers, out)
+    difference_kernels.squares(columns, centers, out)
     out *= 0.5
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
-from clustering.models import em_kernels, kernels, soft_kernels
+from clustering.models import difference_kernels, em_kernels, kernels
 from clustering.models.assignment import compiled_for
 from clustering.models.columns import sub_block_length
 from clustering.models.farthest import FARTHEST, FarthestRows
@@ -55,9 +55,10 @@ def add_block(
     values = compiled_for(rows.values)
     weights = np.ascontiguousarray(rows.weights, np.float64) if any(rows.weights.strides) else None
     labels, own = np.empty(n, np.int32), np.empty(n)
+    keep = isinstance(components, em_kernels.Spherical)
     log_likelihood, expected = em_kernels.add_block(
         values.ctypes.data, ELEMENT_CODES[values.dtype], n, d, np.append(origin, np.zeros(-d % WIDE)),
-        0 if weights is None else weights.ctypes.data, components, np.full(k, rate), constants,
+        0 if weights is None else weights.ctypes.data, components, keep, np.full(k, rate), constants,
         sub_block_length(d, k), sums, labels, own,
     )  # fmt: skip
     index = kernels.farthest_rows(own, rows.weights, 0.0, min(k, FARTHEST))
@@ -85,7 +86,7 @@ def add_parts(parts: Iterable[Responsibilities], rows: Rows, about: Array, weigh
     log_likelihood = expected = 0.0
     tracker = FarthestRowsTracker(rows, len(about))
     for part in parts:
-        soft_kernels.first_about(part.columns, about, part.weighted_resp, weight, first)
+        difference_kernels.first_about(part.columns, about, part.weighted_resp, weight, first)
         log_likelihood += part.log_likelihood
         expected += part.expected_complete_log_likelihood
         tracker.update(part)

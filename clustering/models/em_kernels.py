@@ -14,11 +14,11 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from clustering.compiling import INNER, njit
-from clustering.models import covariance_kernels, soft_kernels
+from clustering.models import covariance_kernels, difference_kernels, soft_kernels
 from clustering.models.kernels import FAST, aligned
 from clustering.models.lane_turns import transposed
-from clustering.models.lane_types import wide, widened
-from clustering.models.lanes import WIDE, element, load, memory, store
+from clustering.models.lane_types import ELEMENT_BYTES, wide, widened
+from clustering.models.lanes import WIDE, element, load, memory, prefetch, store
 
 Array = NDArray[np.float64]
 
@@ -77,7 +77,8 @@ class Sums(NamedTuple):
     first: Array
     """Σ s (x − c) ``(k, d)``."""
     second: Array
-    """Second moments: ``(k, d)`` of each feature, ``(k, d, d)``, ``(1, d, d)`` of all components, or empty."""
+    """Second moments: ``(k, d)`` of each feature, ``(k,)`` of all, ``(k, d, d)``, ``(1, d, d)`` of all components, or
+    empty."""
     overlap: Array
     """Σ s_i s_j / w ``(k, k)``; only tied components that are not near add to it."""
 
@@ -88,11 +89,14 @@ def _fill(values, code, start, n, d, origin, columns):  # type: ignore[no-untype
     m = columns.shape[1]
     whole = m - m % WIDE
     strip = aligned(WIDE * WIDE)
+    ahead, size = memory(values, np.uint8), ELEMENT_BYTES[code]
     for r in range(0, whole, WIDE):
         for j in range(0, d, WIDE):
             few = min(WIDE, d - j)
             for q in range(WIDE):
                 at = (start + r + q) * d + j
+                # Rows of the next sub-block arrive while this one is worked on.
+                prefetch(ahead, (at + m * d) * size)
                 # Elements behind the last feature are those of the next row. Memory behind the last row is not read.
                 lanes = wide(values, code, at) if at + WIDE <= n * d else widened(values, code, at, few)
                 store(strip, q * WIDE, lanes - load(origin, j))
@@ -148,18 +152,18 @@ def _squares_of_kind(kind, columns, out):  # type: ignore[no-untyped-def]  # noq
 
 
 def _alike_squares(kind, columns, out):  # type: ignore[no-untyped-def]
-    soft_kernels.squares(columns, kind.centers, out)
+    difference_kernels.squares(columns, kind.centers, out)
 
 
 def _spherical_squares(kind, columns, out):  # type: ignore[no-untyped-def]
-    soft_kernels.squares(columns, kind.centers, out)
+    difference_kernels.squares(columns, kind.centers, out)
     for k in range(out.shape[0]):
         for r in range(out.shape[1]):
             out[k, r] *= kind.inverse[k]
 
 
 def _diagonal_squares(kind, columns, out):  # type: ignore[no-untyped-def]
-    soft_kernels.scaled_squares(columns, kind.centers, kind.inverse, out)
+    difference_kernels.scaled_squares(columns, kind.centers, kind.inverse, out)
 
 
 def _full_squares(kind, columns, out):  # type: ignore[no-untyped-def]
@@ -169,18 +173,19 @@ def _full_squares(kind, columns, out):  # type: ignore[no-untyped-def]
 def _tied_squares(kind, columns, out):  # type: ignore[no-untyped-def]
     white = np.empty(columns.shape)
     covariance_kernels.multiply(kind.factor, columns, white)
-    soft_kernels.squares(white, kind.white, out)
+    difference_kernels.squares(white, kind.white, out)
 
 
-def add_moments(kind, columns, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def add_moments(kind, columns, squares, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
     """Add the moments of a sub-block to the sums.
 
     Parameters
     ----------
     kind
         One of the kinds of covariance.
-    columns, weighted_resp
-        Columns less the origin ``(d, m)``, and responsibilities times weights ``(k, m)``.
+    columns, squares, weighted_resp
+        Columns less the origin ``(d, m)``, what `squares_of` makes of them, and responsibilities times weights
+        ``(k, m)``. Only spherical components take squares.
     weights
         Weights of the rows ``(m,)``.
     sums
@@ -190,27 +195,32 @@ def add_moments(kind, columns, weighted_resp, weights, sums):  # type: ignore[no
 
 
 @overload(add_moments, jit_options=FAST)  # type: ignore[arg-type]
-def _add_moments_of_kind(kind, columns, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _add_moments_of_kind(kind, columns, squares, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return {
-        Alike: _first_moments, Spherical: _diagonal_moments, Diagonal: _diagonal_moments, Full: _full_moments,
+        Alike: _first_moments, Spherical: _spherical_moments, Diagonal: _diagonal_moments, Full: _full_moments,
         Tied: _tied_moments,
     }[kind.instance_class]  # fmt: skip
 
 
-def _first_moments(kind, columns, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    soft_kernels.first_about(columns, kind.centers, weighted_resp, sums.weight, sums.first)
+def _first_moments(kind, columns, squares, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    difference_kernels.first_about(columns, kind.centers, weighted_resp, sums.weight, sums.first)
 
 
-def _diagonal_moments(kind, columns, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    soft_kernels.diagonal_about(columns, kind.centers, weighted_resp, sums.weight, sums.first, sums.second)
+def _spherical_moments(kind, columns, squares, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    difference_kernels.first_about(columns, kind.centers, weighted_resp, sums.weight, sums.first)
+    difference_kernels.weighted_squares(squares, weighted_resp, kind.inverse, sums.second)
 
 
-def _full_moments(kind, columns, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _diagonal_moments(kind, columns, squares, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    difference_kernels.diagonal_about(columns, kind.centers, weighted_resp, sums.weight, sums.first, sums.second)
+
+
+def _full_moments(kind, columns, squares, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
     covariance_kernels.full_about(columns, kind.centers, weighted_resp, sums.weight, sums.first, sums.second)
 
 
-def _tied_moments(kind, columns, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]
-    soft_kernels.first_about(columns, kind.centers, weighted_resp, sums.weight, sums.first)
+def _tied_moments(kind, columns, squares, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    difference_kernels.first_about(columns, kind.centers, weighted_resp, sums.weight, sums.first)
     k, m = weighted_resp.shape
     d = columns.shape[0]
     diff = columns
@@ -225,7 +235,7 @@ def _tied_moments(kind, columns, weighted_resp, weights, sums):  # type: ignore[
                 c = kind.centers[i, j]
                 for r in range(m):
                     diff[j, r] -= c * part[i, r]
-        soft_kernels.overlaps(part, weighted_resp, sums.overlap)
+        difference_kernels.overlaps(part, weighted_resp, sums.overlap)
     zero = np.zeros((1, d))
     covariance_kernels.full_about(diff, zero, weights.reshape(1, m), np.zeros(1), zero.copy(), sums.second)
 
@@ -243,19 +253,19 @@ def fill_squares(kind, columns, out):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def add_columns(kind, columns, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]
+def add_columns(kind, columns, squares, weighted_resp, weights, sums):  # type: ignore[no-untyped-def]
     """Do as `add_moments` does, called from Python.
 
     Parameters
     ----------
-    kind, columns, weighted_resp, weights, sums
+    kind, columns, squares, weighted_resp, weights, sums
         As in `add_moments`.
     """
-    add_moments(kind, columns, weighted_resp, weights, sums)  # type: ignore[no-untyped-call]
+    add_moments(kind, columns, squares, weighted_resp, weights, sums)  # type: ignore[no-untyped-call]
 
 
 @njit(**FAST)
-def add_block(values, code, n, d, origin, weights, kind, rates, constants, length, sums, labels, own):  # type: ignore[no-untyped-def]
+def add_block(values, code, n, d, origin, weights, kind, keep, rates, constants, length, sums, labels, own):  # type: ignore[no-untyped-def]
     """Add the moments of the rows of a block to the sums; return Σ w log Σ exp L, and Σ w r L.
 
     Parameters
@@ -268,6 +278,8 @@ def add_block(values, code, n, d, origin, weights, kind, rates, constants, lengt
         Address of the weights in float64; 0 where all are 1.
     kind
         One of the kinds of covariance.
+    keep
+        Whether its moments take the squares, which responsibilities would replace otherwise.
     rates, constants
         Rate and constant of each cluster ``(k,)``.
     length
@@ -280,6 +292,7 @@ def add_block(values, code, n, d, origin, weights, kind, rates, constants, lengt
     k = rates.shape[0]
     columns_buffer = aligned(d * length)
     resp_buffer = aligned(k * length)
+    squares_buffer = aligned(k * length) if keep else resp_buffer
     log_prob = aligned(length)
     ones = np.ones(length)
     log_likelihood = 0.0
@@ -288,17 +301,18 @@ def add_block(values, code, n, d, origin, weights, kind, rates, constants, lengt
         m = min(length, n - start)
         columns = columns_buffer[: d * m].reshape(d, m)
         resp = resp_buffer[: k * m].reshape(k, m)
+        squares = squares_buffer[: k * m].reshape(k, m)
         w = ones[:m]
         if weights:
             given = memory(weights, np.float64)
             for r in range(m):
                 w[r] = element(given, start + r)
         _fill(values, code, start, n, d, origin, columns)
-        squares_of(kind, columns, resp)  # type: ignore[no-untyped-call]
+        squares_of(kind, columns, squares)  # type: ignore[no-untyped-call]
         part, part_expected = soft_kernels.softmax(
-            resp, rates, constants, w, resp, log_prob[:m], labels[start : start + m], own[start : start + m]
+            squares, rates, constants, w, resp, log_prob[:m], labels[start : start + m], own[start : start + m]
         )
         log_likelihood += part
         expected += part_expected
-        add_moments(kind, columns, resp, w, sums)  # type: ignore[no-untyped-call]
+        add_moments(kind, columns, squares, resp, w, sums)  # type: ignore[no-untyped-call]
     return log_likelihood, expected

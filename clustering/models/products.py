@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.models import soft_kernels
+from clustering.models import difference_kernels
 from clustering.models.assignment import aligned_empty
 
 Array = NDArray[np.float64]
@@ -60,9 +60,9 @@ class SquaredDistances:
         """Fill `out` ``(k, m)`` for columns ``(d, m)`` of squared norms ``(m,)``."""
         if not self.exact(norms):
             if self.scales is None:
-                soft_kernels.squares(columns, self.centers, out)
+                difference_kernels.squares(columns, self.centers, out)
             else:
-                soft_kernels.scaled_squares(columns, self.centers, self.scales, out)
+                difference_kernels.scaled_squares(columns, self.centers, self.scales, out)
             return
         np.matmul(self.slopes, columns, out=out)
         if self.scales is None:
@@ -112,10 +112,10 @@ class CenteredSums:
         weight, first = np.zeros_like(self.weight), np.zeros_like(self.first)
         if self.squared:
             second = np.zeros_like(self.second)
-            soft_kernels.diagonal_about(columns, self.centers, weighted_resp, weight, first, second)
+            difference_kernels.diagonal_about(columns, self.centers, weighted_resp, weight, first, second)
             self.second += second
         else:
-            soft_kernels.first_about(columns, self.centers, weighted_resp, weight, first)
+            difference_kernels.first_about(columns, self.centers, weighted_resp, weight, first)
         self.weight += weight
         self.first += first
 

@@ -1,8 +1,6 @@
 """Compiled inner loops of soft assignment.
 
-Rows are the columns of a sub-block ``(d, m)``, so that every loop runs over rows and fills the vector units. Squares
-are always squares of differences, never differences of squares, so that data far from zero and clusters far apart keep
-their digits.
+Rows are the columns of a sub-block ``(d, m)``, so that every loop runs over rows and fills the vector units.
 
 All loops release the GIL, run on one thread, and are cached on disk after the first compilation.
 """
@@ -11,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clustering.compiling import INNER, njit
+from clustering.compiling import njit
 from clustering.models.kernels import FAST
 from clustering.models.lane_functions import LEAST_LOG, exponential, logarithm
 from clustering.models.lanes import (
@@ -90,73 +88,38 @@ def multiply(matrix, columns, made):  # type: ignore[no-untyped-def]
                     made[i, r] += a * columns[j, r]
 
 
-@njit(**FAST)
-def squares(columns, centers, out):  # type: ignore[no-untyped-def]
-    """Compute squared distances of columns from all centers.
+@njit(inline="always", **FAST)
+def _soften(squared, at, step, rates, constants, shares):  # type: ignore[no-untyped-def]
+    """Put exp(L − max L) of eight rows into `shares`.
 
-    Parameters
-    ----------
-    columns, centers
-        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
-    out
-        Gets the squared distances ``(k, m)``.
+    Return max L, Σ exp(L − max L), Σ (L − max L) exp(L − max L), and the label and the square of its cluster.
     """
-    d, m = columns.shape
-    # Four features at a time load and store the sums a quarter as often.
-    long = d - d % 4
-    for k in range(centers.shape[0]):
-        total = out[k]
-        total[:] = 0.0
-        for j in range(0, long, 4):
-            c0, c1, c2, c3 = centers[k, j], centers[k, j + 1], centers[k, j + 2], centers[k, j + 3]
-            x0, x1, x2, x3 = columns[j], columns[j + 1], columns[j + 2], columns[j + 3]
-            for r in range(m):
-                t0 = x0[r] - c0
-                t1 = x1[r] - c1
-                t2 = x2[r] - c2
-                t3 = x3[r] - c3
-                total[r] += (t0 * t0 + t1 * t1) + (t2 * t2 + t3 * t3)
-        for j in range(long, d):
-            c0 = centers[k, j]
-            x0 = columns[j]
-            for r in range(m):
-                t0 = x0[r] - c0
-                total[r] += t0 * t0
-
-
-@njit(**FAST)
-def scaled_squares(columns, centers, scales, out):  # type: ignore[no-untyped-def]
-    """Compute Σ_j scale·(x − c)² of columns and all centers.
-
-    Parameters
-    ----------
-    columns, centers
-        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
-    scales
-        Factor of each square ``(k, d)``.
-    out
-        Gets the sums ``(k, m)``.
-    """
-    d, m = columns.shape
-    long = d - d % 2
-    for k in range(centers.shape[0]):
-        total = out[k]
-        total[:] = 0.0
-        for j in range(0, long, 2):
-            c0, c1 = centers[k, j], centers[k, j + 1]
-            p0, p1 = scales[k, j], scales[k, j + 1]
-            x0, x1 = columns[j], columns[j + 1]
-            for r in range(m):
-                t0 = x0[r] - c0
-                t1 = x1[r] - c1
-                total[r] += (p0 * t0) * t0 + (p1 * t1) * t1
-        for j in range(long, d):
-            c0 = centers[k, j]
-            p0 = scales[k, j]
-            x0 = columns[j]
-            for r in range(m):
-                t0 = x0[r] - c0
-                total[r] += (p0 * t0) * t0
+    k = rates.shape[0]
+    zero = splat(0.0)
+    greatest = splat(-np.inf)
+    for i in range(k):
+        value = splat(constants[i]) - splat(rates[i]) * load(squared, i * step + at)
+        store(shares, i * WIDE, value)
+        greatest = where_less(greatest, value, value, greatest)
+    size = where_less(greatest, zero, zero - greatest, greatest)
+    least = greatest - splat(TIE) * (splat(1.0) + size)
+    total = zero
+    expected = zero
+    label = zero
+    divergence = zero
+    # From the last cluster on, so that the first one within a tie remains.
+    for i in range(k - 1, -1, -1):
+        value = load(shares, i * WIDE)
+        label = where_less(value, least, label, splat(np.float64(i)))
+        divergence = where_less(value, least, divergence, load(squared, i * step + at))
+        # Differences from the greatest value are zero or less, so no exponential overflows.
+        below = value - greatest
+        share = exponential(below)
+        store(shares, i * WIDE, share)
+        total = total + share
+        # A share of 0 may belong to −∞.
+        expected = multiply_add(share, where_less(below, splat(LEAST_LOG), zero, below), expected)
+    return greatest, total, expected, label, divergence
 
 
 @njit(**FAST)
@@ -188,184 +151,47 @@ def softmax(squared, rates, constants, weights, weighted_resp, log_prob_norm, la
         Σ w r L.
     """
     k, m = squared.shape
-    # Eight rows at a time; what belongs to a row behind the last one is thrown away.
-    logits = np.empty(k * WIDE)
-    tail = np.zeros((k, WIDE))
-    rest = np.empty((4, WIDE))
-    zero = splat(0.0)
-    log_likelihood = zero
-    expected_complete_log_likelihood = zero
-    for r in range(0, m, WIDE):
-        count = min(WIDE, m - r)
-        source, at, step = squared, r, m
-        if count < WIDE:
-            tail[:, :count] = squared[:, r:]
-            source, at, step = tail, 0, WIDE
-        greatest = splat(-np.inf)
-        for i in range(k):
-            value = splat(constants[i]) - splat(rates[i]) * load(source, i * step + at)
-            store(logits, i * WIDE, value)
-            greatest = where_less(greatest, value, value, greatest)
-        size = where_less(greatest, zero, zero - greatest, greatest)
-        least = greatest - splat(TIE) * (splat(1.0) + size)
-        total = zero
-        expected = zero
-        label = zero
-        divergence = zero
-        # From the last cluster on, so that the first one within a tie remains.
-        for i in range(k - 1, -1, -1):
-            value = load(logits, i * WIDE)
-            label = where_less(value, least, label, splat(np.float64(i)))
-            divergence = where_less(value, least, divergence, load(source, i * step + at))
-            # Differences from the greatest value are zero or less, so no exponential overflows.
-            below = value - greatest
-            share = exponential(below)
-            store(logits, i * WIDE, share)
-            total = total + share
-            # A share of 0 may belong to −∞.
-            expected = multiply_add(share, where_less(below, splat(LEAST_LOG), zero, below), expected)
-        for q in range(WIDE):
-            rest[3, q] = weights[r + q] if q < count else 0.0
-        w = load(rest, 3 * WIDE)
-        log_prob = greatest + logarithm(total)
-        log_likelihood = multiply_add(w, log_prob, log_likelihood)
-        expected_complete_log_likelihood = multiply_add(
-            w, greatest + expected / total, expected_complete_log_likelihood
-        )
-        factor = w / total
-        if count == WIDE:
-            for i in range(k):
-                store(weighted_resp, i * m + r, load(logits, i * WIDE) * factor)
-            store(log_prob_norm, r, log_prob)
-            store(labels, r, label)
-            store(own_divergence, r, divergence)
-        else:
-            for i in range(k):
-                store(logits, i * WIDE, load(logits, i * WIDE) * factor)
-            store(rest, 0, log_prob)
-            store(rest, WIDE, label)
-            store(rest, 2 * WIDE, divergence)
-            for q in range(count):
-                for i in range(k):
-                    weighted_resp[i, r + q] = logits[i * WIDE + q]
-                log_prob_norm[r + q] = rest[0, q]
-                labels[r + q] = np.int32(rest[1, q])
-                own_divergence[r + q] = rest[2, q]
-    return folded(log_likelihood), folded(expected_complete_log_likelihood)
-
-
-# The sums below are made of vectors, in an order of their own. The compiler would choose another one by what stands
-# around a loop, and so by whether a kernel comes from the cache.
-@njit(**INNER, **FAST)
-def _total(row):  # type: ignore[no-untyped-def]
-    m = row.shape[0]
     whole = m - m % WIDE
-    lanes = splat(0.0)
+    shares = np.empty(k * WIDE)
+    log_likelihood = splat(0.0)
+    expected_complete_log_likelihood = splat(0.0)
     for r in range(0, whole, WIDE):
-        lanes = lanes + load(row, r)
-    total = folded(lanes)
-    for r in range(whole, m):
-        total += row[r]
-    return total
-
-
-@njit(**FAST)
-def first_about(columns, centers, weighted_resp, weight, first):  # type: ignore[no-untyped-def]
-    """Add up first moments about the centers.
-
-    Parameters
-    ----------
-    columns, centers
-        Columns ``(d, m)`` and centers ``(k, d)``, less the same origin.
-    weighted_resp
-        Shares s, which are responsibilities times weights ``(k, m)``.
-    weight, first
-        Σ s ``(k,)`` and Σ s (x − c) ``(k, d)``, which are added to.
-    """
-    d, m = columns.shape
-    whole = m - m % WIDE
-    for k in range(centers.shape[0]):
-        s = weighted_resp[k]
-        share = _total(s)
-        # A cluster far from all rows of a sub-block has no share of it, and costs no more.
-        if share == 0.0:
-            continue
-        weight[k] += share
-        for j in range(d):
-            c = centers[k, j]
-            x = columns[j]
-            shift = splat(c)
-            sums = splat(0.0)
-            for r in range(0, whole, WIDE):
-                sums = multiply_add(load(s, r), load(x, r) - shift, sums)
-            a = folded(sums)
-            for r in range(whole, m):
-                a += s[r] * (x[r] - c)
-            first[k, j] += a
-
-
-@njit(**FAST)
-def diagonal_about(columns, centers, weighted_resp, weight, first, second):  # type: ignore[no-untyped-def]
-    """Add up first moments about the centers, and second moments of each feature.
-
-    Parameters
-    ----------
-    columns, centers, weighted_resp, weight, first
-        As in `first_about`.
-    second
-        Σ s (x − c)² ``(k, d)``, which is added to.
-    """
-    d, m = columns.shape
-    whole = m - m % WIDE
-    for k in range(centers.shape[0]):
-        s = weighted_resp[k]
-        share = _total(s)
-        if share == 0.0:
-            continue
-        weight[k] += share
-        for j in range(d):
-            c = centers[k, j]
-            x = columns[j]
-            shift = splat(c)
-            sums = splat(0.0)
-            squared = splat(0.0)
-            for r in range(0, whole, WIDE):
-                apart = load(x, r) - shift
-                part = load(s, r) * apart
-                sums = sums + part
-                squared = multiply_add(part, apart, squared)
-            a = folded(sums)
-            b = folded(squared)
-            for r in range(whole, m):
-                t = x[r] - c
-                u = s[r] * t
-                a += u
-                b += u * t
-            first[k, j] += a
-            second[k, j] += b
-
-
-@njit(**INNER, **FAST)
-def overlaps(resp, weighted_resp, overlap):  # type: ignore[no-untyped-def]
-    """Add up products of the responsibilities of each pair of clusters.
-
-    Parameters
-    ----------
-    resp, weighted_resp
-        Responsibilities r ``(k, m)``, and s, the same times weights ``(k, m)``.
-    overlap
-        Σ r_i s_j ``(k, k)``, which is added to.
-    """
-    k, m = resp.shape
-    whole = m - m % WIDE
-    for i in range(k):
-        for j in range(k):
-            p = resp[i]
-            q = weighted_resp[j]
-            sums = splat(0.0)
-            for r in range(0, whole, WIDE):
-                sums = multiply_add(load(p, r), load(q, r), sums)
-            total = folded(sums)
-            for r in range(whole, m):
-                total += p[r] * q[r]
-            overlap[i, j] += total
+        w = load(weights, r)
+        greatest, total, expected, label, divergence = _soften(squared, r, m, rates, constants, shares)
+        log_prob = greatest + logarithm(total)
+        factor = w / total
+        log_likelihood = multiply_add(w, log_prob, log_likelihood)
+        expected_complete_log_likelihood = multiply_add(w, greatest, expected_complete_log_likelihood)
+        expected_complete_log_likelihood = multiply_add(factor, expected, expected_complete_log_likelihood)
+        for i in range(k):
+            store(weighted_resp, i * m + r, load(shares, i * WIDE) * factor)
+        store(log_prob_norm, r, log_prob)
+        store(labels, r, label)
+        store(own_divergence, r, divergence)
+    if whole < m:
+        # What belongs to a row behind the last one has no weight, and is thrown away.
+        tail = np.zeros((k + 1, WIDE))
+        for r in range(whole, m):
+            for i in range(k):
+                tail[i, r - whole] = squared[i, r]
+            tail[k, r - whole] = weights[r]
+        w = load(tail, k * WIDE)
+        greatest, total, expected, label, divergence = _soften(tail, 0, WIDE, rates, constants, shares)
+        log_prob = greatest + logarithm(total)
+        factor = w / total
+        log_likelihood = multiply_add(w, log_prob, log_likelihood)
+        expected_complete_log_likelihood = multiply_add(w, greatest, expected_complete_log_likelihood)
+        expected_complete_log_likelihood = multiply_add(factor, expected, expected_complete_log_likelihood)
+        for i in range(k):
+            store(shares, i * WIDE, load(shares, i * WIDE) * factor)
+        rest = np.empty((3, WIDE))
+        store(rest, 0, log_prob)
+        store(rest, WIDE, label)
+        store(rest, 2 * WIDE, divergence)
+        for r in range(whole, m):
+            for i in range(k):
+                weighted_resp[i, r] = shares[i * WIDE + r - whole]
+            log_prob_norm[r] = rest[0, r - whole]
+            labels[r] = np.int32(rest[1, r - whole])
+            own_divergence[r] = rest[2, r - whole]
+    return folded(log_likelihood), folded(expected_complete_log_likelihood)

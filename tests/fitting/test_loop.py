@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import clustering as c
 from clustering.data.access import open_source
@@ -430,3 +431,17 @@ def test_candidates_of_other_models_share_a_pass(blobs: np.ndarray) -> None:
         arrays, others = params_to_arrays(candidate.params), params_to_arrays(alone.params)
         assert all(np.array_equal(arrays[name], others[name]) for name in others)
         assert candidate.statistics(rows).count == len(blobs)
+
+
+def test_an_update_has_one_blas_thread(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    update, threads = KMeans.update, []
+
+    def counted(*arguments: Any) -> Any:
+        threads.extend(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return update(*arguments)
+
+    monkeypatch.setattr(KMeans, "update", counted)
+    values = rng.standard_normal((20, 2))
+    with threadpool_limits(2, "blas"):
+        list(iterate(state_of(values[:3]), Passes(values), StoppingRule(max_iterations=2)))
+    assert set(threads) == {1}

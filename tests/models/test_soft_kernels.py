@@ -61,26 +61,3 @@ def test_ties_go_to_the_first_cluster() -> None:
     shares, _, labels, *_ = soften(np.ones((3, 4)), np.ones(3), np.zeros(3), np.ones(4))
     assert labels.tolist() == [0, 0, 0, 0]
     np.testing.assert_allclose(shares, 1 / 3, rtol=1e-15)
-
-
-@pytest.mark.parametrize("d", [1, 2, 3, 4, 7, 9], ids="d-{}".format)
-def test_squares_and_moments_are_those_of_plain_numpy(d: int, rng: np.random.Generator) -> None:
-    k, m = 3, 37
-    columns, centers, shares = rng.standard_normal((d, m)), rng.standard_normal((k, d)), rng.random((k, m))
-    away = columns.T[None] - centers[:, None]
-    scales = rng.random((k, d))
-    out = np.empty((k, m))
-    soft_kernels.squares(columns, centers, out)
-    np.testing.assert_allclose(out, (away**2).sum(axis=2), rtol=1e-13)
-    soft_kernels.scaled_squares(columns, centers, scales, out)
-    np.testing.assert_allclose(out, (scales[:, None] * away**2).sum(axis=2), rtol=1e-13)
-    first, second = np.einsum("km,kmd->kd", shares, away), np.einsum("km,kmd->kd", shares, away**2)
-    for second_moment in (np.zeros((k, d)), None):
-        weight, moved = np.zeros(k), np.zeros((k, d))
-        if second_moment is None:
-            soft_kernels.first_about(columns, centers, shares, weight, moved)
-        else:
-            soft_kernels.diagonal_about(columns, centers, shares, weight, moved, second_moment)
-            np.testing.assert_allclose(second_moment, second, rtol=1e-13)
-        np.testing.assert_allclose(weight, shares.sum(axis=1), rtol=1e-14)
-        np.testing.assert_allclose(moved, first, rtol=1e-12, atol=1e-13)
