@@ -88,13 +88,15 @@ def factors(kind: Covariance, covariances: Array) -> Array:
         return 1.0 / np.sqrt(covariances)
     lower = np.linalg.cholesky(covariances)
     # The inverse factor is made once for each pass, so that every row costs products alone.
-    identity = np.eye(covariances.shape[-1])
     if kind == "tied":
-        return np.ascontiguousarray(scipy.linalg.solve_triangular(lower, identity, lower=True, check_finite=False))
-    inverse = np.empty_like(lower)
-    for i, factor in enumerate(lower):
-        inverse[i] = scipy.linalg.solve_triangular(factor, identity, lower=True, check_finite=False)
-    return inverse
+        return _inverse_of_lower(lower)
+    return np.array([_inverse_of_lower(factor) for factor in lower])
+
+
+def _inverse_of_lower(lower: Array) -> Array:
+    # LAPACK stores matrices by columns, so that it sees an upper triangle. Wrappers of SciPy would cost more than it.
+    inverse, _ = scipy.linalg.lapack.dtrtri(lower.T, lower=0)
+    return np.ascontiguousarray(inverse.T)
 
 
 def log_determinants(kind: Covariance, factor: Array, k: int, d: int) -> Array:
@@ -378,13 +380,13 @@ def conditions(kind: Covariance, covariances: Array, k: int) -> Array:
                 ratio: Array = covariances.max(axis=1) / covariances.min(axis=1)
             return ratio
         case "tied":
-            return np.full(k, _condition(covariances))
+            return np.full(k, _condition(covariances, np.linalg.cholesky(covariances)))
         case "full":
-            return np.array([_condition(covariance) for covariance in covariances])
+            pairs = zip(covariances, np.linalg.cholesky(covariances), strict=True)
+            return np.array([_condition(covariance, lower) for covariance, lower in pairs])
 
 
-def _condition(covariance: Array) -> float:
-    lower = np.linalg.cholesky(covariance)
+def _condition(covariance: Array, lower: Array) -> float:
     norm = float(np.abs(covariance).sum(axis=0).max())
     # LAPACK estimates the condition from the factor that is there; singular values would cost many times as much.
     reciprocal, _ = scipy.linalg.lapack.dpocon(lower, norm, uplo="L")

@@ -421,16 +421,16 @@ class GaussianMixture:
         made = kinds.update_covariances(
             kind, shared_by, step, statistics.second, statistics.overlap, params.centers, floor
         )
+        weights = weight / total
+        after = replace(params, centers=centers, weights=weights, covariances=made)
+        if alive.all() and is_valid_covariance(kind, made, params.feature_variance):
+            return after, ()
         collapsed = [
             i
             for i in range(k)
             if not alive[i]
             or not is_valid_covariance(kind, component_covariance(kind, made, i), params.feature_variance)
         ]
-        weights = weight / total
-        after = replace(params, centers=centers, weights=weights, covariances=made)
-        if not collapsed:
-            return after, ()
         return self._reset_collapsed(after, statistics, collapsed, alive)
 
     def _reset_collapsed(

@@ -130,22 +130,22 @@ def component_covariance(kind: Covariance, covariances: Array, cluster: int) -> 
 
 
 def is_valid_covariance(kind: Covariance, covariance: Array, feature_variance: Array) -> bool:
-    """Return whether a component with this covariance has a density.
+    """Return whether a component with this covariance has a density; of several covariances, whether all have one.
 
     Parameters
     ----------
     kind
         Kind of the covariance.
     covariance
-        Covariance of one component.
+        Covariance of one component, or those of all components along a first axis.
     feature_variance
         Variance of each feature over all rows ``(d,)``.
     """
     if kind == "identity":
         return True
     if kind == "spherical":
-        return bool(covariance > max(LEAST_VARIANCE * float(np.mean(feature_variance)), TINY))
-    variances = covariance if kind == "diagonal" else np.diagonal(covariance)
+        return bool(np.all(covariance > max(LEAST_VARIANCE * float(np.mean(feature_variance)), TINY)))
+    variances = covariance if kind == "diagonal" else np.diagonal(covariance, axis1=-2, axis2=-1)
     # The inverse of a denormal number would be infinite.
     if not (variances > np.maximum(LEAST_VARIANCE * feature_variance, TINY)).all():
         return False
@@ -154,13 +154,14 @@ def is_valid_covariance(kind: Covariance, covariance: Array, feature_variance: A
     # Pivots of the correlation matrix do not depend on the scale of the features.
     roots = np.sqrt(variances)
     try:
-        pivots = np.diagonal(np.linalg.cholesky(covariance / np.outer(roots, roots)))
+        correlation = covariance / (roots[..., :, None] * roots[..., None, :])
+        pivots = np.diagonal(np.linalg.cholesky(correlation), axis1=-2, axis2=-1)
         # Passes factor the covariance itself, and one that is nearly singular may be factored in one scale alone.
         np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
         return False
     # Rounding alone makes pivots of about d ε, so smaller ones mean that features depend on each other.
-    return bool((pivots**2 > 16 * len(covariance) * np.finfo(float).eps).all())
+    return bool((pivots**2 > 16 * covariance.shape[-1] * np.finfo(float).eps).all())
 
 
 def pooled_covariance(kind: Covariance, params: MixtureParams, weight: Array, healthy: list[int]) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.models.divergences import TINY
-from clustering.models.mixture_params import MixtureParams, component_covariance, is_valid_covariance
+from clustering.models.mixture_params import MixtureParams, is_valid_covariance
 
 Array = NDArray[np.float64]
 
@@ -102,8 +102,7 @@ def from_vector(vector: Array, about: MixtureParams) -> MixtureParams | None:
         arrays = (weights, centers, covariances)
     if not all(np.isfinite(array).all() for array in arrays) or not (weights > TINY).all():
         return None
-    own = [component_covariance(kind, covariances, i) for i in range(1 if kind in ("identity", "tied") else k)]
-    if not all(is_valid_covariance(kind, covariance, about.feature_variance) for covariance in own):
+    if not is_valid_covariance(kind, covariances, about.feature_variance):
         return None
     return replace(about, weights=weights / weights.sum(), centers=centers, covariances=covariances)
 
