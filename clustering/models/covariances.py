@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ def factors(kind: Covariance, covariances: Array) -> Array:
     return np.array([_inverse_of_lower(factor) for factor in lower])
 
 
-def _inverse_of_lower(lower: Array) -> Array:
+def _inverse_of_lower(lower: NDArray[np.floating[Any]]) -> Array:
     # LAPACK stores matrices by columns, so that it sees an upper triangle. Wrappers of SciPy would cost more than it.
     inverse, _ = scipy.linalg.lapack.dtrtri(lower.T, lower=0)
     return np.ascontiguousarray(inverse.T)
@@ -386,7 +387,7 @@ def conditions(kind: Covariance, covariances: Array, k: int) -> Array:
             return np.array([_condition(covariance, lower) for covariance, lower in pairs])
 
 
-def _condition(covariance: Array, lower: Array) -> float:
+def _condition(covariance: Array, lower: NDArray[np.floating[Any]]) -> float:
     norm = float(np.abs(covariance).sum(axis=0).max())
     # LAPACK estimates the condition from the factor that is there; singular values would cost many times as much.
     reciprocal, _ = scipy.linalg.lapack.dpocon(lower, norm, uplo="L")
