@@ -133,4 +133,4 @@ def fitted_model(checkpoint: Checkpoint, source: Source, n_blocks: int, *, drawn
         (source.sample_dims, source.feature_dims),
         drawn=drawn,
     )
-    return replace(made, marginalized=source.missing == "marginalize")
+    return replace(made, marginalized=source.missing == "marginalize", reading=source.reading)
