@@ -123,8 +123,8 @@ def image_places(
         return None
     own = [names.index(str(d)) for d in sizes]
     for level in scales["datasets"]:
-        shape = group[level["path"]].shape
-        if [shape[i] for i in own] == list(sizes.values()):
+        array: Any = group[level["path"]]
+        if [array.shape[i] for i in own] == list(sizes.values()):
             steps = [*level.get("coordinateTransformations", ()), *scales.get("coordinateTransformations", ())]
             placed = [_composed(steps, i) for i in own]
             return [axes[i] for i in own], placed

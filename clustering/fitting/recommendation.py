@@ -123,7 +123,7 @@ def _by_likelihood(
     chosen = {"k": first["k"], **{name: first[name] for name in varied}}
     doubts = _ends(first["k"], [row["k"] for row in rows], alone=not references)
     # A choice that is out of the running and not preferred all the same needs no word.
-    out = [row for row in rows if not has_enough_rows(row) and any(row[name] < first[name] for name in names)]
+    out = [row for row in rows if not has_enough_rows(row) and row[names[0]] < first[names[0]]]
     aside = f". Out of the running: {_too_small(out)}" if out else ""
     if out and first["k"] == max(row["k"] for row in running):
         doubts.append("no larger k that was compared has enough rows in each component")
