@@ -154,7 +154,7 @@ def test_the_command_exports_and_lists_what_it_wrote(
     assert command(["export", "out", "--to", "npz", "--json"]) == 0
 
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"to": "npz", "files": ["out.npz"]}
-    assert command(["export", "out", "--to", "npz"]) == 1
+    assert command(["export", "out", "--to", "npz"]) == 2
     assert capsys.readouterr().err.endswith(
         "'out.npz' exists; name another destination, or use --overwrite (overwrite=True in Python)\n"
     )
