@@ -31,7 +31,7 @@ from clustering.models.model import AnyModel
 from clustering.options import LabelOptions, SourceOptions
 from clustering.run.drawing import check_drawing
 from clustering.run.previous import PreviousVersion
-from clustering.run.watch import Watch
+from clustering.run.watch import Watch, counted
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Checkpoint, RunFingerprint
@@ -146,7 +146,8 @@ def open_job(
     for caution in source.cautions:
         watch.warn(caution)
     shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
-    watch.say(f"source {shown(config.source.store)}: {shape}; {source.n_features:,} features; {len(job.plan):,} blocks")
+    size = f"{counted(source.n_features, 'feature')}; {counted(len(job.plan), 'block')}"
+    watch.say(f"source {shown(config.source.store)}: {shape}; {size}")
     for remark in job.remarks:
         watch.say(remark)
     return job
