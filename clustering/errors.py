@@ -87,6 +87,10 @@ class OutputError(ClusteringError, OSError):
     """The output cannot be written, or writing would replace something."""
 
 
+class PlaceError(OutputError):
+    """The place that is named for an output is taken, or cannot be one; nothing was written."""
+
+
 class CheckpointError(ClusteringError):
     """A checkpoint belongs to another config or another source, or cannot be read."""
 

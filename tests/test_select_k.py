@@ -63,6 +63,25 @@ def test_the_criteria_of_a_mixture_are_those_of_its_fit(blobs: np.ndarray) -> No
             assert row[name] == pytest.approx(fit.criteria[name], rel=1e-12)
 
 
+def test_the_numbers_of_the_smallest_component_are_compared_with_its_parameters(blobs: np.ndarray) -> None:
+    few = np.concatenate([blobs, blobs[:6] / 50 + 400.0])
+    selection = c.select_k(few, c.GaussianMixture, k=[4, 5], criteria=["bic"])
+    n, d = few.shape
+    for row, fit in zip(selection.table, selection.fits, strict=True):
+        assert fit is not None
+        smallest = np.bincount(fit.predict(few)).min()
+        each = (row["k"] * (1 + d + d * (d + 1) / 2) - 1) / row["k"]
+        assert row["numbers_per_parameter"] == pytest.approx(smallest * d / each * selection_share(row, n))
+    assert selection.table[1]["smallest"] == 6.0
+    assert selection.recommended is None
+    assert "2 choices, such as k = 4, have a component of too few rows" in selection.reason
+
+
+def selection_share(row: dict[str, Any], n: int) -> float:
+    """The share of independent rows, from the penalty of BIC: p log(n share) = BIC + 2 log L."""
+    return float(np.exp((row["bic"] + 2.0 * row["log_likelihood"]) / row["parameters"]) / n)
+
+
 def test_a_sweep_shares_its_passes(rng: np.random.Generator) -> None:
     rows = rng.random((6000, 3))
     # Starts on few rows leave work for the passes, and rows that do not fit into memory are read in each.

@@ -19,6 +19,7 @@ from clustering.data.conditions import check_truth, mask_condition
 from clustering.data.listing import Listing
 from clustering.data.plain_dataset import PlainDataset, PlainVariable
 from clustering.data.reading import COSINE_WEIGHTS, SMALL_COMPANION
+from clustering.data.reading_options import ReadingOptions
 from clustering.data.source import Source
 from clustering.data.store_errors import translate_errors
 from clustering.data.tables_in_memory import from_table
@@ -62,7 +63,7 @@ def open_data(data: Any, options: SourceOptions, like: layout.FeatureLayout | No
         Which part of the data is used.
     like
         Feature layout of a model. It gives the variables and dimensions that are not given in the options, if the data
-        have them.
+        have them, and what their numbers mean.
 
     Raises
     ------
@@ -78,6 +79,9 @@ def open_data(data: Any, options: SourceOptions, like: layout.FeatureLayout | No
     if isinstance(data, str) and "://" not in data:
         # A worker process may have another current folder.
         data = str(Path(data).absolute())
+    if like is not None and like.reading.values:
+        named = isinstance(data, (str, xr.Dataset, xr.DataArray))
+        options = like.reading.fill_in(options, stored=isinstance(data, (str, zarr.Array)), named=named)
     plain = _plain_source(data, options)
     if plain is not None:
         return plain
@@ -219,6 +223,7 @@ def _source(data: Any, options: Mapping[str, Any], listings: Mapping[str, Listin
         in_memory={name: part.select(selected) for name, part in given.items()},
         unusable=opened.unusable,
         valid_range=valid_range,
+        reading=ReadingOptions.from_options(options, names, stored=opened.node is not None),
     )  # fmt: skip
 
 

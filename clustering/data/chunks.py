@@ -170,7 +170,9 @@ def _absent_chunks(
     decoding: Decoding,
     policy: MissingChunks | None,
 ) -> tuple[AbsentChunks | None, list[str]]:
-    """Return the absent chunks to mask, with a caution; None where the fill value stands for them, or none is absent.
+    """Return the absent chunks to mask, with a caution where the user did not ask for that.
+
+    None where the fill value stands for them, or none is absent.
 
     Raises
     ------
@@ -205,7 +207,8 @@ def _absent_chunks(
             f"{what}, such as {key!r}, and their fill value {fill.item()} would count as data; set "
             "source.missing_chunks to mask to leave their cells out, or to fill if they hold that value"
         )
-    return absent, [f"{what}; their cells are masked"]
+    # Who asked for the mask knows of it.
+    return absent, [] if policy == "mask" else [f"{what}; their cells are masked"]
 
 
 def _without_absent(array: zarr.Array[Any], absent: AbsentChunks) -> zarr.Array[Any]:

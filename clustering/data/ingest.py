@@ -22,12 +22,7 @@ from clustering.data.plan import MIB
 from clustering.data.readers import FileContents, FileVariable
 from clustering.data.replacing import staged
 from clustering.deferred import zarr
-from clustering.errors import (
-    ClusteringError,
-    DataError,
-    OutputError,
-    SourceError,
-)
+from clustering.errors import ClusteringError, DataError, PlaceError, SourceError
 
 CHUNK_BYTES = 4 * MIB
 """Wanted size of a chunk, in bytes. Smaller data are still cut into about eight chunks."""
@@ -158,7 +153,7 @@ def destination_of(destination: str | Path) -> Path:
         For a URL, and for a place that `check_place` refuses.
     """
     if "://" in str(destination):
-        raise OutputError(f"cannot write to {str(destination)!r}: name a local path, and copy the store from there")
+        raise PlaceError(f"cannot write to {str(destination)!r}: name a local path, and copy the store from there")
     return check_place(str(destination))
 
 

@@ -12,6 +12,7 @@ from clustering.data.alignment import is_dask, to_plain, to_plain_dataset
 from clustering.data.dimension_names import numbered, unknown_dimension, with_names
 from clustering.data.opening import BARE, OpenedDataset, decoded_array
 from clustering.data.plan import MIB, Axis
+from clustering.data.reading_options import ReadingOptions
 from clustering.data.selection import Positions
 from clustering.data.stored import DimIndexer
 from clustering.deferred import xr, zarr
@@ -22,12 +23,13 @@ LARGEST_SHARD = 256 * MIB
 
 
 class FeatureLayout(NamedTuple):
-    """The variables, sample dimensions and feature dimensions that a model was fitted on."""
+    """The variables and dimensions that a model was fitted on, and how their numbers were read."""
 
     variables: tuple[str, ...]
     sample_dims: tuple[str, ...]
     """Empty in models of earlier versions, which did not store them."""
     feature_dims: tuple[str, ...]
+    reading: ReadingOptions
 
     def choose_variables(self, dataset: xr.Dataset) -> tuple[str, ...] | None:
         """Give the variables of the model if the data have all of them, and None otherwise.

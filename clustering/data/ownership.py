@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clustering.errors import OutputError, cut
+from clustering.errors import OutputError, PlaceError, cut
 
 MARK = ".zarr-clustering.json"
 """Name of the file, in the first array of a group, that says that this library wrote the group."""
@@ -60,17 +60,17 @@ def check_place(text: str) -> Path:
     """
     target = Path(text)
     if not text or "\0" in text or target.name in ("", ".."):
-        raise OutputError(f"{text!r} names no place of its own; name a new folder, such as 'model.zarr'")
+        raise PlaceError(f"{text!r} names no place of its own; name a new folder, such as 'model.zarr'")
     for word, folder in (("working folder", Path.cwd), ("home folder", Path.home)):
         if _is_same(target, folder):
-            raise OutputError(f"{text!r} is the {word}; name a new folder inside it")
+            raise PlaceError(f"{text!r} is the {word}; name a new folder inside it")
     try:
         link = target.is_symlink()
     except OSError as error:
         raise OutputError(f"{cut(repr(text))} cannot be a folder: {error.strerror}; name another place") from error
     if link:
         # A rename would replace the link and leave its target as it is.
-        raise OutputError(f"{text!r} is a link to {str(target.readlink())!r}; name a place that is none")
+        raise PlaceError(f"{text!r} is a link to {str(target.readlink())!r}; name a place that is none")
     check_outside(target)
     return target
 
@@ -92,12 +92,12 @@ def check_outside(target: Path) -> None:
         # A link above the target may lead into a store that the written path does not show.
         above = dict.fromkeys((*Path(os.path.normpath(target.absolute())).parents, *target.resolve().parents))
     except (OSError, RuntimeError) as error:
-        raise OutputError(f"{str(target)!r} leads in a circle; name another place") from error
+        raise PlaceError(f"{str(target)!r} leads in a circle; name another place") from error
     for folder in above:
         if is_output(folder):
-            raise OutputError(f"{str(target)!r} is inside {str(folder)!r}, the output of runs; name a place outside")
+            raise PlaceError(f"{str(target)!r} is inside {str(folder)!r}, the output of runs; name a place outside")
         if is_store(folder):
-            raise OutputError(f"{str(target)!r} is inside the Zarr store {str(folder)!r}; name a place outside")
+            raise PlaceError(f"{str(target)!r} is inside the Zarr store {str(folder)!r}; name a place outside")
 
 
 def is_store(folder: Path) -> bool:
@@ -187,12 +187,12 @@ def refuse(name: str, fault: str | None, writer: str, replace: bool, remedy: str
         If `fault` is set or `replace` is False.
     """
     if fault is not None:
-        raise OutputError(
+        raise PlaceError(
             f"{name!r} {fault}: it is not {_WRITTEN[writer]}, so it is not replaced; name another destination, "
             "or remove it by hand"
         )
     if not replace:
-        raise OutputError(f"{name!r} exists; name another destination, or use {remedy}")
+        raise PlaceError(f"{name!r} exists; name another destination, or use {remedy}")
 
 
 def is_empty(folder: Path) -> bool:

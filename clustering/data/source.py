@@ -16,6 +16,7 @@ from clustering.data.decoding import InMemoryVariable, RowPacking, find_packing
 from clustering.data.grouped import SMALL_LABELS
 from clustering.data.listing import Listing
 from clustering.data.plan import MIB, Axis, Plan, plan_blocks
+from clustering.data.reading_options import ReadingOptions
 from clustering.data.stored import StoredVariable
 from clustering.deferred import pd, xr
 from clustering.errors import DataError
@@ -81,6 +82,7 @@ class Source:
     """Name of another variable that cannot be used → the reason."""
     valid_range: ValidRange = "cf"
     """Whether values outside a valid range are missing."""
+    reading: ReadingOptions = field(default_factory=lambda: ReadingOptions(False, {}), repr=False)
     opening: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
     """Random name of this opening. A process opens a source once for each name, so a changed store is opened again."""
 

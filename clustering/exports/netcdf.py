@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustering.deferred import xr
 from clustering.errors import ClusteringError, OutputError, reason
@@ -15,6 +17,11 @@ from clustering.fitting.center_fields import center_fields
 from clustering.models.covariances import DIMS
 
 _COMPRESSED = {"zlib": True, "complevel": 4}
+_CONVENTIONS = "CF-1.11"
+_LONG_NAMES = {"cluster": "id of the cluster", "rank": "rank of the cluster by responsibility, from 0"}
+"""Long names of coordinates that are ours."""
+_TIME_UNITS = {"days": "D", "hours": "h", "minutes": "m", "seconds": "s", "milliseconds": "ms"}
+"""Units of time that readers of CF know, by the names of numpy; shorter ones are unknown to netCDF-Java."""
 
 
 def labels_name(path: Path) -> str:
@@ -59,7 +66,8 @@ def model_dataset(content: Content) -> xr.Dataset:
         arrays["cluster_covariance"] = (dims, fitted.covariances, {"long_name": f"covariance, in units of {space}"})
     dataset = xr.Dataset({**fields, **arrays})
     return dataset.assign_attrs(
-        Conventions="CF-1.11",
+        Conventions=_CONVENTIONS,
+        history=f"fitted by zarr-clustering {version('zarr-clustering')}",
         title=f"centers of {fitted.model.kind} with {fitted.model.k} clusters",
         kind=fitted.model.kind,
         model=json.dumps(_options(content)),
@@ -90,11 +98,65 @@ def write(content: Content, path: Path) -> None:
     optional("h5netcdf", "netcdf")
     _save(model_dataset(content), path)
     if content.labels_path is not None:
-        labels = content.open_labels("netcdf")
-        # xarray keeps whole numbers only without a fill value, and Panoply leaves out what is below the valid range.
-        labels["labels"].attrs["valid_min"] = labels["labels"].dtype.type(0)
-        labels.attrs = {name: _attribute(value) for name, value in labels.attrs.items()} | {"Conventions": "CF-1.11"}
-        _save(labels, path.with_name(labels_name(path)))
+        _save(labels_dataset(content), path.with_name(labels_name(path)))
+
+
+def labels_dataset(content: Content) -> xr.Dataset:
+    """Open the labels, described by the CF conventions.
+
+    Parameters
+    ----------
+    content
+        Labels to write.
+
+    Returns
+    -------
+    xarray.Dataset
+        Labels and further outputs on the sample grid, not read yet.
+    """
+    labels, model = content.open_labels("netcdf"), content.fitted.model
+    for array in labels.variables.values():
+        if "flag_values" in array.attrs:
+            # Flags are of the type of their variable.
+            array.attrs["flag_values"] = np.asarray(array.attrs["flag_values"], array.dtype)
+    # xarray keeps whole numbers only without a fill value, and Panoply leaves out what is below the valid range.
+    labels["labels"].attrs["valid_min"] = labels["labels"].dtype.type(0)
+    mappings = [name for name, array in labels.coords.items() if {"grid_mapping_name", "crs_wkt"} & {*array.attrs}]
+    for name in mappings:
+        labels[name].attrs.setdefault("long_name", "coordinate reference system")
+    attributes = {name: _attribute(value) for name, value in labels.attrs.items()}
+    made = f"labelled by zarr-clustering {attributes['version']}, run {attributes['run']}"
+    # A grid mapping is no coordinate, so it has no place in the list of coordinates.
+    return labels.reset_coords(mappings).assign_attrs(
+        {
+            "title": f"labels of {model.kind} with {model.k} clusters",
+            **attributes,
+            "history": "\n".join(filter(None, [str(attributes.get("history", "")), made])),
+            "Conventions": _CONVENTIONS,
+        }
+    )
+
+
+def time_encoding(dates: NDArray[np.datetime64]) -> dict[str, Any]:
+    """Count dates in the longest unit that loses nothing.
+
+    Parameters
+    ----------
+    dates
+        Dates of any shape.
+
+    Returns
+    -------
+    dict
+        Encoding for xarray; empty where the unit is shorter than readers of CF know.
+    """
+    known = dates[~np.isnat(dates)]
+    for unit, code in _TIME_UNITS.items():
+        if (known == known.astype(f"M8[{code}]")).all():
+            counts = known.astype(f"M8[{code}]").astype(np.int64)
+            dtype = "int32" if np.abs(counts).max(initial=0) < 2**31 else "int64"
+            return {"units": f"{unit} since 1970-01-01", **({"dtype": dtype} if len(known) == dates.size else {})}
+    return {}
 
 
 def _attribute(value: Any) -> Any:
@@ -108,9 +170,22 @@ def _save(dataset: xr.Dataset, path: Path) -> None:
     # NetCDF has no half precision; its values are the same in single precision.
     halves = [name for name, array in dataset.variables.items() if array.dtype == np.float16]
     dataset = dataset.assign({name: dataset[name].astype(np.float32) for name in halves})
-    encoding = {
+    encoding: dict[Any, dict[str, Any]] = {
         name: _COMPRESSED for name, array in dataset.data_vars.items() if array.dtype.kind in "iuf" and array.ndim
     }
+    for name, array in dataset.coords.items():
+        if name in dataset.dims and array.dtype.kind == "f":
+            # CF conventions, section 2.5.1: a coordinate variable has no missing values.
+            encoding[name] = {"_FillValue": None}
+            # Labels are opened as they are stored, so their fill value is an attribute.
+            array.attrs.pop("_FillValue", None)
+        if array.dtype == np.int64 and np.abs(array.values).max(initial=0) < 2**31:
+            # Older readers do not know whole numbers of 64 bits.
+            encoding[name] = {"dtype": "int32"}
+        if array.dtype.kind == "M":
+            encoding[name] = time_encoding(array.values)
+        if name in _LONG_NAMES and "standard_name" not in array.attrs:
+            array.attrs.setdefault("long_name", _LONG_NAMES[str(name)])
     try:
         dataset.to_netcdf(path, engine="h5netcdf", encoding=encoding)
     except (ClusteringError, OSError):

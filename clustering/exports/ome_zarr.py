@@ -5,15 +5,15 @@
     DEST/zarr.json                {"ome": {"labels": ["clusters"]}}: a group of labels of its own
     DEST/clusters/0, 1, 2 …       levels, each half as long as the one before along the last two axes
 
-If DEST is ``<image>/labels/<name>``, the label image becomes a part of that image and is listed there. Label 0 means
-background, so cluster i has label i + 1.
+If DEST is ``<image>/labels/<name>``, the label image becomes a part of that image, is listed there, and lies where the
+level of its size lies. Label 0 means background, so cluster i has label i + 1.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -57,10 +57,14 @@ def export(content: Content, path: Path, overwrite: bool) -> list[Path]:
         The folder.
     """
     labels = content.open_labels("ome-zarr")["labels"]
-    axes = _axes(labels)
+    axes, lines = _axes(labels), [line(labels, str(d)) for d in labels.dims]
+    # Scales are above zero, so an axis that runs backwards is counted in cells.
+    places = [(step, start) if step > 0 else (1.0, 0.0) for start, step in (at or (0.0, 1.0) for at in lines)]
     image = _image_of(path)
     if image is None:
         check_place(os.fspath(path))
+    else:
+        axes, places = image_places(image, labels.sizes) or (axes, places)
     version: Literal[2, 3] = 2 if image is not None and not (image / "zarr.json").is_file() else 3
     with staged(path, partial(check_target, path, EXPORTED, overwrite, REMEDY)) as staging:
         root = zarr.open_group(str(staging), mode="w-", zarr_format=version)
@@ -68,7 +72,7 @@ def export(content: Content, path: Path, overwrite: bool) -> list[Path]:
         if image is None:
             root.attrs["ome"] = {"version": "0.5", "labels": [NAME]}
         levels = _write_levels(group, labels, version)
-        described = _description(content, labels, axes, levels, path.name if image else NAME, bool(image))
+        described = _description(content, axes, places, len(levels), path.name if image else NAME, bool(image))
         if version == 3:
             group.attrs["ome"] = {"version": "0.5", **described}
         else:
@@ -90,6 +94,52 @@ def _image_of(path: Path) -> Path | None:
     attributes = dict(zarr.open_group(str(image), mode="r").attrs)
     about: Any = attributes.get("ome", attributes)
     return image if "multiscales" in about else None
+
+
+def image_places(
+    image: Path, sizes: Mapping[Any, int]
+) -> tuple[list[dict[str, str]], list[tuple[float, float]]] | None:
+    """Return the axes of an image, and where the cells of its level of some size lie along them.
+
+    Parameters
+    ----------
+    image
+        Path of an OME-Zarr image.
+    sizes
+        Dimension of the labels → its length, in their order.
+
+    Returns
+    -------
+    tuple or None
+        Axes, and step and first place along each, in the units of the image; None where no level has this size.
+    """
+    group = zarr.open_group(str(image), mode="r")
+    about: Any = dict(group.attrs)
+    scales = about.get("ome", about)["multiscales"][0]
+    # Early versions name axes without their type and unit.
+    axes = [axis for axis in scales.get("axes", ()) if isinstance(axis, dict)]
+    names = [axis["name"] for axis in axes]
+    if not {*map(str, sizes)} <= {*names}:
+        return None
+    own = [names.index(str(d)) for d in sizes]
+    for level in scales["datasets"]:
+        array: Any = group[level["path"]]
+        if [array.shape[i] for i in own] == list(sizes.values()):
+            steps = [*level.get("coordinateTransformations", ()), *scales.get("coordinateTransformations", ())]
+            placed = [_composed(steps, i) for i in own]
+            return [axes[i] for i in own], placed
+    return None
+
+
+def _composed(transforms: Sequence[Mapping[str, Any]], axis: int) -> tuple[float, float]:
+    """Apply transformations in turn along an axis; transformations of other kinds than these two have no numbers."""
+    step, start = 1.0, 0.0
+    for one in transforms:
+        if one["type"] == "scale":
+            step, start = step * one["scale"][axis], start * one["scale"][axis]
+        elif one["type"] == "translation":
+            start += one["translation"][axis]
+    return step, start
 
 
 def _list_in(image: Path, name: str, version: Literal[2, 3]) -> None:
@@ -182,22 +232,19 @@ def mode_of_squares(labels: NDArray[Any]) -> NDArray[Any]:
 
 def _description(
     content: Content,
-    labels: xr.DataArray,
     axes: list[dict[str, str]],
-    levels: list[tuple[int, ...]],
+    places: list[tuple[float, float]],
+    levels: int,
     name: str,
     within: bool,
 ) -> dict[str, Any]:
     """Make the metadata of the label image."""
-    lines = [line(labels, str(d)) for d in labels.dims]
-    # Scales are above zero, so an axis that runs backwards is counted in cells.
-    placed = [(step, start) if step > 0 else (1.0, 0.0) for start, step in (at or (0.0, 1.0) for at in lines)]
     datasets = []
-    for i in range(len(levels)):
+    for i in range(levels):
         factors = [1.0] * (len(axes) - 2) + [2.0**i] * 2
-        scale = [step * f for (step, _), f in zip(placed, factors, strict=True)]
+        scale = [step * f for (step, _), f in zip(places, factors, strict=True)]
         # The first cell of a coarse level lies between the cells that it stands for.
-        shift = [start + 0.5 * (f - 1.0) * step for (step, start), f in zip(placed, factors, strict=True)]
+        shift = [start + 0.5 * (f - 1.0) * step for (step, start), f in zip(places, factors, strict=True)]
         transforms = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
         datasets.append({"path": str(i), "coordinateTransformations": transforms})
     clusters, fitted = content.clusters, content.fitted

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from clustering.data.ownership import check_place
 from clustering.data.replacing import sync_folder, sync_tree
-from clustering.errors import OutputError
+from clustering.errors import OutputError, PlaceError
 
 REMEDY = "--overwrite (overwrite=True in Python)"
 """Option that allows replacing, for messages."""
@@ -103,9 +103,9 @@ def check_file_place(target: Path) -> None:
     check_place(os.fspath(target))
     above = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
     if not above.is_dir():
-        raise OutputError(f"{str(target)!r} cannot be written, because {str(above)!r} is no folder; name another place")
+        raise PlaceError(f"{str(target)!r} cannot be written, because {str(above)!r} is no folder; name another place")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise OutputError(f"{str(target)!r} cannot be written: no permission in {str(above)!r}; name another place")
+        raise PlaceError(f"{str(target)!r} cannot be written: no permission in {str(above)!r}; name another place")
 
 
 def check_replaceable(places: Sequence[Path], overwrite: bool, writer: str = "export") -> None:
@@ -125,12 +125,12 @@ def check_replaceable(places: Sequence[Path], overwrite: bool, writer: str = "ex
         if not os.path.lexists(place):
             continue
         if place.is_symlink() or not place.is_file() or digests.get(place.name) != _digest(place):
-            raise OutputError(
+            raise PlaceError(
                 f"{str(place)!r} is not a file as {writer!r} wrote it, so it is not replaced; "
                 "name another destination, or remove it by hand"
             )
         if not overwrite:
-            raise OutputError(f"{str(place)!r} exists; name another destination, or use {REMEDY}")
+            raise PlaceError(f"{str(place)!r} exists; name another destination, or use {REMEDY}")
 
 
 def _mark_of(target: Path) -> Path:

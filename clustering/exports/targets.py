@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from clustering.errors import ConfigError, OutputError, nearest
+from clustering.errors import ConfigError, PlaceError, nearest
 from clustering.exports import csv, faiss_index, geotiff, netcdf, npz, ome_zarr, onnx_graph, scikit_learn
 from clustering.exports.content import Content
 from clustering.exports.placing import write_files
@@ -94,7 +94,5 @@ def export(content: Content, path: str | os.PathLike[str], to: str, *, overwrite
     """
     target = check_target_name(to)
     if "://" in os.fspath(path):
-        raise OutputError(
-            f"{os.fspath(path)!r} is a URL; exports go to files on this machine: name a path, and copy it"
-        )
+        raise PlaceError(f"{os.fspath(path)!r} is a URL; exports go to files on this machine: name a path, and copy it")
     return target.export(content, Path(path), overwrite)

@@ -104,6 +104,25 @@ def likelihood_criteria(
     }
 
 
+def numbers_per_parameter(parameters: int, sums: PartitionSums, features: int, share: float) -> float:
+    """Count the numbers that the smallest component is fitted to, for each of its parameters.
+
+    A component of n rows in d features has n d numbers. Rows that repeat what their neighbours say count in part.
+
+    Parameters
+    ----------
+    parameters
+        Number of free parameters of the mixture.
+    sums
+        Sums of the partition by the likeliest components.
+    features
+        Number of features d.
+    share
+        Share of the rows that are independent.
+    """
+    return float(sums.weight.min()) * share * features * len(sums.weight) / parameters
+
+
 def elbow(ks: Array, costs: Array) -> tuple[int | None, float]:
     """Choose the elbow of a cost curve: the k whose log cost is farthest below the chord of the curve.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from clustering.data.layout import FeatureLayout
 from clustering.data.preparation import Preparation
+from clustering.data.reading_options import ReadingOptions
 from clustering.data.source import About, Feature
 from clustering.execution.passes import PassResult
 from clustering.fitting.cluster_names import ClusterNames
@@ -116,6 +117,8 @@ class FittedModel:
     """Largest id that any model of this output ever used. New clusters get ids above it, so no id is used twice."""
     marginalized: bool = False
     """Whether rows with missing features take part, with the features that they have."""
+    reading: ReadingOptions = field(default_factory=lambda: ReadingOptions(False, {}))
+    """How the numbers of the data were read; empty in models of early versions, which did not record it."""
 
     def __post_init__(self) -> None:
         ids = _read_only(np.asarray(self.ids if len(self.ids) else np.arange(self.model.k), np.int64))
@@ -129,9 +132,9 @@ class FittedModel:
 
     @property
     def layout(self) -> FeatureLayout:
-        """The variables and dimensions it was fitted on."""
+        """The variables and dimensions it was fitted on, and how their numbers were read."""
         variables = dict.fromkeys(feature.variable for feature in self.features)
-        return FeatureLayout(tuple(variables), self.sample_dims, self.feature_dims)
+        return FeatureLayout(tuple(variables), self.sample_dims, self.feature_dims, self.reading)
 
     @property
     def converged(self) -> bool:

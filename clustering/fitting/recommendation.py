@@ -23,6 +23,14 @@ STRONG = 10.0
 """A difference of BIC or ICL that counts as very strong (Kass & Raftery 1995, doi:10.1080/01621459.1995.10476572)."""
 ERRORS, RISE = 3.0, 0.2
 """Errors of the gap statistic, and share of its largest rise, by which a further cluster must raise it."""
+LEAST_NUMBERS = 4.0
+"""Numbers for each parameter that the smallest component of a recommended mixture must have.
+
+A Gaussian fits the n rows that it is made from better than n others: −2 log L is lower by
+n d (n + 1) / (n − d − 2) − n d on average, as the inverse of its covariance has the mean n Σ⁻¹ / (n − d − 2). Below
+about three numbers for each parameter this exceeds what BIC subtracts for a component, at any d, and a few rows that
+lie close together by chance would make one. The fourth number is a margin, as these rows are the luckiest of many.
+"""
 SAME = 0.002
 """Stabilities that differ by no more than this count as equal."""
 
@@ -56,10 +64,10 @@ def recommend(
     """Recommend a choice, or say that there is no clear answer.
 
     Mixtures are compared by their likelihood: BIC and ICL have to prefer the same k to every other k, by a difference
-    that counts as very strong, fits to halves have to agree, and no component may have fewer rows than
-    parameters. Other models are compared by the shape of their clusters: more than half of the criteria have to prefer
-    one k, the gap statistic among them, and fits to halves of the rows have to agree. A k at an end of the range is no
-    clear answer, as the best may lie beyond it.
+    that counts as very strong, and fits to halves have to agree. Choices with a component of too few rows do not
+    compete, as their likelihood may come from chance. Other models are compared by the shape of their clusters: more
+    than half of the criteria have to prefer one k, the gap statistic among them, and fits to halves of the rows have to
+    agree. A k at an end of the range is no clear answer, as the best may lie beyond it.
 
     Parameters
     ----------
@@ -86,18 +94,41 @@ def recommend(
     return _of_families(answers, families, varied)
 
 
+def has_enough_rows(row: Row) -> bool:
+    """Say whether the smallest component of a mixture has enough rows for its likelihood to be trusted.
+
+    The likelihood has no upper limit where a component shrinks onto a few rows (McLachlan & Peel 2000, Finite Mixture
+    Models, section 3.10, doi:10.1002/0471721182).
+
+    Parameters
+    ----------
+    row
+        Criteria of a choice.
+    """
+    numbers = row.get("numbers_per_parameter")
+    return numbers is None or bool(numbers >= LEAST_NUMBERS)
+
+
 def _by_likelihood(
     rows: Sequence[Row], varied: Sequence[str], criteria: Collection[str], references: Sequence[Row]
 ) -> Recommendation:
     names = [name for name in ("bic", "icl") if name in criteria]
+    running = [row for row in rows if has_enough_rows(row)]
+    if not running:
+        return Recommendation(None, f"No clear answer: {_too_small(rows)}.")
     votes: dict[str, int | None] = {
-        name: int(min(rows, key=lambda row: row[name])["k"]) for name in ("aic", "bic", "icl") if name in criteria
+        name: int(min(running, key=lambda row: row[name])["k"]) for name in ("aic", "bic", "icl") if name in criteria
     }
-    first = min(rows, key=lambda row: row[names[0]])
+    first = min(running, key=lambda row: row[names[0]])
     chosen = {"k": first["k"], **{name: first[name] for name in varied}}
     doubts = _ends(first["k"], [row["k"] for row in rows], alone=not references)
+    # A choice that is out of the running and not preferred all the same needs no word.
+    out = [row for row in rows if not has_enough_rows(row) and row[names[0]] < first[names[0]]]
+    aside = f". Out of the running: {_too_small(out)}" if out else ""
+    if out and first["k"] == max(row["k"] for row in running):
+        doubts.append("no larger k that was compared has enough rows in each component")
     for name in names:
-        others = [row for row in (*rows, *references) if row["k"] != first["k"]]
+        others = [row for row in (*running, *references) if row["k"] != first["k"]]
         rival = min(others, key=lambda row: row[name], default=None)
         if rival is not None and rival[name] - first[name] < STRONG:
             margin = rival[name] - first[name]
@@ -107,33 +138,30 @@ def _by_likelihood(
             prefers = f"prefers k = {first['k']} to k = {rival['k']}" if margin > 0 else f"prefers k = {rival['k']}"
             doubts.append(f"{NAMES[name]} {prefers} {text}")
     best = f"{NAMES[names[0]]} is least for {_in_words(chosen)}"
-    doubts += _spurious(first, criteria)
-    if doubts:
-        return Recommendation(None, f"No clear answer: {best}, but {'; '.join(doubts)}.", votes)
-    both = " and ".join(NAMES[name] for name in names)
-    agree = "prefers" if len(names) == 1 else "prefer"
-    return Recommendation(
-        chosen, f"{_in_words(chosen)}: {both} {agree} it to every other k by {STRONG:g} or more, which is very strong.",
-        votes,
-    )  # fmt: skip
-
-
-def _spurious(row: Row, criteria: Collection[str]) -> list[str]:
-    """Doubt a mixture whose likelihood may come from a few rows that lie close together by chance, or by rounding.
-
-    The likelihood has no upper limit where a component shrinks onto a few rows (McLachlan & Peel 2000, Finite Mixture
-    Models, section 3.10, doi:10.1002/0471721182).
-    """
-    doubts = []
-    each, smallest = row.get("parameters", 0.0) / row["k"], row.get("smallest")
-    if smallest is not None and smallest < each:
-        doubts.append(f"its smallest component has {smallest:.3g} rows, and a component has {each:.3g} parameters")
-    alike = row.get("stability_halves") if "stability" in criteria else None
+    alike = first.get("stability_halves") if "stability" in criteria else None
     if alike is not None and alike < STABLE_MIXTURE:
         doubts.append(
             f"fits to halves of the rows disagree (adjusted Rand index {alike:.2f}, below {STABLE_MIXTURE:g})"
         )
-    return doubts
+    if doubts:
+        return Recommendation(None, f"No clear answer: {best}, but {'; '.join(doubts)}{aside}.", votes)
+    both = " and ".join(NAMES[name] for name in names)
+    agree = "prefers" if len(names) == 1 else "prefer"
+    return Recommendation(
+        chosen,
+        f"{_in_words(chosen)}: {both} {agree} it to every other k by {STRONG:g} or more, which is very strong{aside}.",
+        votes,
+    )  # fmt: skip
+
+
+def _too_small(rows: Sequence[Row]) -> str:
+    """Say that choices have a component of too few rows."""
+    first = min(rows, key=lambda row: row["k"])
+    which = f"k = {first['k']} has" if len(rows) == 1 else f"{len(rows)} choices, such as k = {first['k']}, have"
+    return (
+        f"{which} a component of too few rows ({first['numbers_per_parameter']:.2g} numbers for each of its "
+        f"parameters, and {LEAST_NUMBERS:g} are needed)"
+    )
 
 
 def _by_shape(rows: Sequence[Row], criteria: Collection[str], one_cluster: float | None) -> Recommendation:

@@ -8,6 +8,7 @@ from clustering.execution.engine import Engine
 from clustering.fitting.gap import Gap, gap_statistic
 from clustering.fitting.initialization import SurveyedRows
 from clustering.fitting.options import Options
+from clustering.fitting.recommendation import has_enough_rows
 from clustering.fitting.stability import stability
 from clustering.fitting.sweep import MeasuredChoice
 
@@ -68,10 +69,14 @@ def sample_criteria(
 
 
 def _contenders(measured: Mapping[str, MeasuredChoice]) -> list[str]:
-    """Name the choices whose stability is measured: all, or the likeliest mixtures."""
+    """Name the choices whose stability is measured: all, or the likeliest mixtures that can be recommended."""
     names: set[str] = set()
     for criterion in ("bic", "icl"):
-        scored = {name: value for name, one in measured.items() if (value := one.criteria.get(criterion)) is not None}
+        scored = {
+            name: value
+            for name, one in measured.items()
+            if (value := one.criteria.get(criterion)) is not None and has_enough_rows(one.criteria)
+        }
         names.update(sorted(scored, key=scored.__getitem__)[:CONTENDERS])
     return [name for name in measured if not names or name in names]
 

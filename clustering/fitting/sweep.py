@@ -14,7 +14,7 @@ from clustering.errors import DataError, DomainError
 from clustering.execution.apart import Failed
 from clustering.execution.passes import PassResult, PassRunner, ReadStats
 from clustering.fitting.choices import Choice
-from clustering.fitting.criteria import likelihood_criteria, partition_criteria
+from clustering.fitting.criteria import likelihood_criteria, numbers_per_parameter, partition_criteria
 from clustering.fitting.initialization import StartsFromSource, SurveyedRows, survey_rows
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import Candidate, State, Stop, apply_limits
@@ -366,10 +366,12 @@ def _criteria(
     weight = float(sums.responsible.sum())
     criteria: dict[str, float | None] = {"cost": candidate.model.to_user_objective(sums.objective, weight)}
     criteria |= partition_criteria(measured.means, sums, silhouettes)
-    parameters = candidate.model.free_parameters(candidate.params.centers.shape[1])
+    features = candidate.params.centers.shape[1]
+    parameters = candidate.model.free_parameters(features)
     if parameters is not None and weight > 0.0:
         # The objective of a mixture is −log L.
         criteria |= likelihood_criteria(parameters, -sums.objective, sums.entropy, weight, share)
+        criteria["numbers_per_parameter"] = numbers_per_parameter(parameters, sums, features, share)
     return criteria
 
 

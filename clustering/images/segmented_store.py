@@ -16,7 +16,7 @@ from clustering.data.ingest import destination_of
 from clustering.data.ownership import SEGMENTED, check_target, mark_folder
 from clustering.data.replacing import staged
 from clustering.deferred import xr, zarr
-from clustering.errors import OutputError, SourceError
+from clustering.errors import PlaceError, SourceError
 from clustering.exports.placing import check_file_place, check_replaceable, write_files
 from clustering.images.picture import Picture, check_png
 from clustering.images.segmentation import (
@@ -65,9 +65,9 @@ def check_places(to: str | os.PathLike[str], borders: str | None, overwrite: boo
     if borders is not None:
         check_png()
         if Path(borders).suffix.lower() != ".png":
-            raise OutputError(f"borders are drawn as PNG, and {borders!r} has another ending; name it .png")
+            raise PlaceError(f"borders are drawn as PNG, and {borders!r} has another ending; name it .png")
         if Path(borders).absolute().is_relative_to(target.absolute()):
-            raise OutputError(f"{borders!r} is inside {str(target)!r}, the place of the labels; name a place outside")
+            raise PlaceError(f"{borders!r} is inside {str(target)!r}, the place of the labels; name a place outside")
         check_file_place(Path(borders))
         check_replaceable([Path(borders)], overwrite, WRITER)
 

@@ -30,6 +30,8 @@ PAPER = "#fefefe"
 """Colour of gaps between data, and of the edges of texts that lie on data."""
 CLEAR = (0.0, 0.0, 0.0, 0.0)
 """Colour of masked cells in a mesh, which lets the grey of its axes show through."""
+LINE = 13.0
+"""Height of a name with the space around it, in points."""
 TICKS = 32
 """Largest number of clusters with a tick each along an axis."""
 NAMED = 40
@@ -170,16 +172,39 @@ def tick(axis: Axis, clusters: ClusterNames, at: NDArray[Any] | None = None) -> 
     clusters
         Ids, names and colours of the clusters.
     at
-        Position of each cluster ``(k,)``; 0 … k − 1 where None.
+        Position of each cluster ``(k,)`` along a vertical axis whose limits are set, in their order; 0 … k − 1 where
+        None.
     """
-    # Of many clusters, every second or fifth is named, as names would overlap.
-    step = -(-clusters.k // TICKS)
-    positions = (np.arange(clusters.k) if at is None else at)[::step]
-    axis.set_ticks(positions, clusters.display_names[::step])
+    if at is None:
+        # Of many clusters, every second or fifth is named, as names would overlap.
+        named = list(range(0, clusters.k, -(-clusters.k // TICKS)))
+        at = np.arange(clusters.k)
+    else:
+        axes = axis.axes
+        points = axes.bbox.height * 72.0 / axes.figure.dpi
+        named = apart(at, float(np.ptp(axis.get_view_interval())) * LINE / points)
+    axis.set_ticks(at[named], [clusters.display_names[i] for i in named])
     if isinstance(axis, XAxis) and clusters.names:
         axis.set_tick_params(rotation=30)
     elif isinstance(axis, XAxis) and clusters.k > 24:
         axis.set_tick_params(labelsize="small")
+
+
+def apart(positions: NDArray[Any], distance: float) -> list[int]:
+    """Choose positions that are far enough from each other: each that is so from the last one chosen.
+
+    Parameters
+    ----------
+    positions
+        Positions in their order ``(k,)``, up or down.
+    distance
+        Least distance of two of them.
+    """
+    chosen: list[int] = []
+    for i, position in enumerate(positions):
+        if not chosen or abs(position - positions[chosen[-1]]) >= distance:
+            chosen.append(i)
+    return chosen
 
 
 def pass_axis(axes: Axes, passes: int) -> None:

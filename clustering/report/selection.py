@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from clustering.fitting.recommendation import LEAST_NUMBERS
 from clustering.options import VARIED
 from clustering.plots import choices
 from clustering.report.figures import Figure, drawn
@@ -21,7 +22,7 @@ TITLES = {
     "bic": "BIC ↓", "icl": "ICL ↓",
 }  # fmt: skip
 """Criteria and their titles in the table; the arrow points to better values."""
-FACTS = (*TITLES, "smallest", "passes")
+FACTS = (*TITLES, "smallest", "numbers_per_parameter", "passes")
 """Columns of the table after those that say what varies."""
 MEANINGS = {
     "cost": "The objective of the fit. It gets better with every further cluster, so it has no vote.",
@@ -36,6 +37,8 @@ MEANINGS = {
     "bic": "As AIC, with a penalty that grows with the rows.",
     "icl": "BIC plus twice the entropy: prefers clusters that do not overlap.",
     "smallest": "Weight of the smallest cluster.",
+    "numbers_per_parameter": f"Numbers of the rows of the smallest component for each of its parameters; fewer than "
+    f"{LEAST_NUMBERS:g} may fit by chance.",
     "passes": "Passes over the data until the fit stopped.",
 }
 """What each column says."""
@@ -96,10 +99,14 @@ def render_selection(selection: Mapping[str, Any]) -> str:
         varied=own,
         facts=facts,
         rows=[(row, recommended is not None and all(row.get(n) == recommended.get(n) for n in own)) for row in table],
-        titles={name: TITLES.get(name, name) for name in facts},
-        meanings=[(TITLES.get(name, name), MEANINGS[name]) for name in facts],
+        titles={name: _title(name) for name in facts},
+        meanings=[(_title(name), MEANINGS[name]) for name in facts],
         config=yaml.safe_dump(dict(selection["config"]), sort_keys=False, allow_unicode=True),
     )
+
+
+def _title(name: str) -> str:
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def _heads(selection: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from clustering.fitting.fitted_model import FittedModel, from_state
 from clustering.fitting.loop import Stop, StoppingRule, choose_best, iterate
 from clustering.fitting.recalled_passes import recalled_passes
 from clustering.models.model import AnyModel
-from clustering.run.watch import Watch
+from clustering.run.watch import Watch, counted
 from clustering.storage.checkpoints import Checkpoint
 
 
@@ -75,7 +75,7 @@ def fit(
     best = now.state.best
     # A fit without a pass has no objective, as for max_iterations: 0.
     text = "" if best.sums is None else objective_text(best.model, best.objective, float(best.sums["weight"].sum()))
-    watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {len(best.history)} passes{text}")
+    watch.say(f"{_REASONS[best.stop or Stop.CONVERGED]} after {counted(len(best.history), 'pass')}{text}")
     return now
 
 
@@ -133,4 +133,4 @@ def fitted_model(checkpoint: Checkpoint, source: Source, n_blocks: int, *, drawn
         (source.sample_dims, source.feature_dims),
         drawn=drawn,
     )
-    return replace(made, marginalized=source.missing == "marginalize")
+    return replace(made, marginalized=source.missing == "marginalize", reading=source.reading)

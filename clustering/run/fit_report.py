@@ -14,7 +14,7 @@ import numpy as np
 from clustering.data.ownership import check_place
 from clustering.data.source import Source
 from clustering.deferred import load_module, xr
-from clustering.errors import OutputError
+from clustering.errors import OutputError, PlaceError
 from clustering.fitting.fitted_model import FittedModel
 from clustering.run.drawing import PAGE, check_drawing, plotted_rows
 from clustering.storage.paths import write_bytes
@@ -45,18 +45,18 @@ def check_page(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
     text = os.fspath(path)
     if "://" in text:
-        raise OutputError(f"{text!r} is a URL; a report goes to a file on this machine: name a path, and copy it")
+        raise PlaceError(f"{text!r} is a URL; a report goes to a file on this machine: name a path, and copy it")
     target = check_place(text)
     if not os.path.lexists(target):
         return target
     if not target.is_file():
-        raise OutputError(f"{text!r} is a folder; name a file in it, such as {str(target / 'report.html')!r}")
+        raise PlaceError(f"{text!r} is a folder; name a file in it, such as {str(target / 'report.html')!r}")
     with target.open("rb") as file:
         ours = is_page(file.read(4096))
     if not ours:
-        raise OutputError(f"{text!r} is not a page of this library, so it is not replaced; name another file")
+        raise PlaceError(f"{text!r} is not a page of this library, so it is not replaced; name another file")
     if not overwrite:
-        raise OutputError(f"{text!r} exists; name another file, or replace it with overwrite=True")
+        raise PlaceError(f"{text!r} exists; name another file, or replace it with overwrite=True")
     return target
 
 

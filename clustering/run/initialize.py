@@ -14,7 +14,7 @@ from clustering.fitting.options import Options
 from clustering.models.model import AnyModel
 from clustering.run.following import continue_from_current
 from clustering.run.prepare import PreparedJob, provenance, unfinished_run
-from clustering.run.watch import Watch
+from clustering.run.watch import Watch, counted
 from clustering.storage import checkpoints
 from clustering.storage.checkpoints import Checkpoint
 from clustering.storage.label_pass import LABELS
@@ -109,13 +109,13 @@ def start_fresh(
     # In pass 0, a row that was not drawn counts like a masked cell.
     without_row = f"{survey.masked:,} cells " + ("masked" if options.row_fraction is None else "masked or not drawn")
     watch.say(
-        f"pass 0: {survey.count:,} rows, {without_row}; {reading.bytes / 1e6:,.1f} MB read at "
+        f"pass 0: {counted(survey.count, 'row')}, {without_row}; {reading.bytes / 1e6:,.1f} MB read at "
         f"{reading.bytes / 1e6 / started.seconds:,.0f} MB/s"
     )
     restarts = number_of_restarts(options.fit, model.k, survey)
     watch.say(
-        f"{restarts} starts on {'all' if survey.sample.complete else 'a sample of'} "
-        f"{len(survey.sample.weights):,} rows in {seconds - started.seconds:.1f} s"
+        f"{counted(restarts, 'start')} on {'all' if survey.sample.complete else 'a sample of'} "
+        f"{counted(len(survey.sample.weights), 'row')} in {seconds - started.seconds:.1f} s"
     )
     for remark in started.remarks:
         watch.say(remark)

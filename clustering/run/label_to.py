@@ -15,7 +15,7 @@ from clustering.data.preparation import usable_memory
 from clustering.data.replacing import continued
 from clustering.data.source import Source
 from clustering.data.source_fingerprint import check_unchanged, source_fingerprint
-from clustering.errors import DataError, OutputError
+from clustering.errors import DataError, PlaceError
 from clustering.execution.engine import connect
 from clustering.execution.passes import pass_runner
 from clustering.fitting.fitted_model import FittedModel
@@ -100,10 +100,10 @@ def label_to(fitted: FittedModel, source: Source, options: LabelToCall, warn: Ca
 def _checked_place(place: str, source: Source) -> Path:
     """Refuse a place that no new folder may be written to, or that is the source."""
     if "://" in place:
-        raise OutputError(f"cannot write labels to {shown(place)!r}: name a local path, and copy the group from there")
+        raise PlaceError(f"cannot write labels to {shown(place)!r}: name a local path, and copy the group from there")
     store = None if source.recipe is None else local_path(source.recipe["data"])
     if store is not None and store.resolve() == Path(place).resolve():
-        raise OutputError(f"{place!r} is the source itself; name another place")
+        raise PlaceError(f"{place!r} is the source itself; name another place")
     return check_place(place)
 
 

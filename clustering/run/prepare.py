@@ -18,7 +18,7 @@ from clustering.data.plan import Plan, plan_like
 from clustering.data.preparation import usable_memory
 from clustering.data.source import Source
 from clustering.data.source_fingerprint import source_fingerprint
-from clustering.errors import ClusteringError, ConfigError, OutputError
+from clustering.errors import ClusteringError, ConfigError, OutputError, PlaceError
 from clustering.execution.held_out import HeldOut
 from clustering.execution.passes import MEMORY_SHARE
 from clustering.fitting.cluster_names import default_names
@@ -31,7 +31,7 @@ from clustering.models.model import AnyModel
 from clustering.options import LabelOptions, SourceOptions
 from clustering.run.drawing import check_drawing
 from clustering.run.previous import PreviousVersion
-from clustering.run.watch import Watch
+from clustering.run.watch import Watch, counted
 from clustering.storage import checkpoints, versions
 from clustering.storage.bucket_output import BucketOutput, open_output
 from clustering.storage.checkpoints import Checkpoint, RunFingerprint
@@ -146,7 +146,8 @@ def open_job(
     for caution in source.cautions:
         watch.warn(caution)
     shape = " × ".join(f"{d} {n:,}" for d, n in zip(source.sample_dims, source.shape, strict=True))
-    watch.say(f"source {shown(config.source.store)}: {shape}; {source.n_features:,} features; {len(job.plan):,} blocks")
+    size = f"{counted(source.n_features, 'feature')}; {counted(len(job.plan), 'block')}"
+    watch.say(f"source {shown(config.source.store)}: {shape}; {size}")
     for remark in job.remarks:
         watch.say(remark)
     return job
@@ -312,7 +313,7 @@ def check_apart(source: str, output: str) -> None:
     for inner, outer in ((one, other), (other, one)):
         # The slash keeps a folder apart from one whose name only begins alike.
         if f"{inner}/".startswith(f"{outer}/"):
-            raise OutputError(
+            raise PlaceError(
                 f"output.store {shown(output)!r} and source.store {shown(source)!r} are one inside the other; "
                 "name another output.store"
             )
@@ -391,7 +392,7 @@ def refuse_finished(job: PreparedJob) -> None:
     """
     output = job.output
     if job.given_model is not None and job.unfinished:
-        raise OutputError(
+        raise PlaceError(
             f"output.store {job.config.output.store!r} holds an unfinished fit; finish it, or name another folder"
         )
     # Ids, labels and records come from the version that was current at the start, so it must be current still.
@@ -408,7 +409,7 @@ def refuse_finished(job: PreparedJob) -> None:
     # An unfinished run was allowed when it began, so it may go on without output.overwrite.
     unfinished = job.given_model is None and unfinished_run(job)
     if output.finished and not unfinished and not job.config.output.overwrite:
-        raise OutputError(
+        raise PlaceError(
             f"output.store {job.config.output.store!r} holds a finished run; "
             "set output.overwrite to true to make another version there, or name another folder"
         )

@@ -10,7 +10,7 @@ from typing import Any
 from clustering.config import JobConfig, SelectSection
 from clustering.data.addresses import shown
 from clustering.data.source_fingerprint import check_unchanged
-from clustering.errors import DataError, OutputError, reason
+from clustering.errors import DataError, PlaceError, reason
 from clustering.execution.passes import PassRunner
 from clustering.fitting.initialization import SurveyedRows
 from clustering.option_values import expanded
@@ -124,7 +124,7 @@ def _refuse_finished(job: PreparedJob) -> None:
     output = job.config.output
     # An unfinished sweep of the same config goes on in any case.
     if unfinished_run(job) is None and not output.overwrite and (job.output.path / SELECTION).is_file():
-        raise OutputError(
+        raise PlaceError(
             f"output.store {output.store!r} holds the outcome of a sweep over k; set output.overwrite to true to "
             "replace it, or name another folder"
         )

@@ -31,7 +31,7 @@ from clustering.models.model import AnyModel
 from clustering.option_values import expanded
 from clustering.options import Criterion, FitOptions, PreprocessOptions, SelectOptions
 from clustering.run.fit import fitted_model
-from clustering.run.watch import Watch
+from clustering.run.watch import Watch, counted
 from clustering.storage.checkpoints import Checkpoint
 
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -191,7 +191,7 @@ def start(surveyed: SurveyedRows, sweep: Sweep, run: str, watch: Watch) -> Check
     began = time.perf_counter()
     started = start_sweep(surveyed, sweep.choices, sweep.options, sweep.references)
     check_memory(sweep.all, started.state, sweep.memory)
-    watch.say(f"starts of {len(sweep.choices)} choices on the row sample in {started.seconds:.1f} s")
+    watch.say(f"starts of {counted(len(sweep.choices), 'choice')} on the row sample in {started.seconds:.1f} s")
     for remark in started.remarks:
         watch.say(remark)
     for warning in started.warnings:

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+def counted(number: int, word: str) -> str:
+    """Write a number of things: ``1 pass``, ``2,000 blocks``.
+
+    Parameters
+    ----------
+    number
+        The number.
+    word
+        The word for one of them.
+    """
+    return f"{number:,} {word}{'' if number == 1 else 'es' if word.endswith('s') else 's'}"
+
+
 class Watch(Protocol):
     """Receives messages and progress of a job while it runs."""
 

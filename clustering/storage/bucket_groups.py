@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from clustering.data.ownership import MARK, OUTPUT_MARK, group_fault, mark, refuse, unfinished_mark
-from clustering.errors import ClusteringError, OutputError
+from clustering.errors import ClusteringError, PlaceError
 from clustering.storage.layout import CURRENT
 from clustering.storage.paths import BucketPath, write_bytes
 
@@ -77,7 +77,7 @@ def check_outside(path: BucketPath) -> None:
     for above in _parents(path):
         for names, what in (((OUTPUT_MARK, CURRENT), "the output of runs"), ((_ROOT, ".zgroup"), "a Zarr store")):
             if any(_is_there(above / name) for name in names):
-                raise OutputError(f"{str(path)!r} is inside {str(above)!r}, {what}; name a prefix outside")
+                raise PlaceError(f"{str(path)!r} is inside {str(above)!r}, {what}; name a prefix outside")
 
 
 def _is_there(path: BucketPath) -> bool:

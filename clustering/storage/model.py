@@ -15,6 +15,7 @@ import numpy as np
 from clustering.data.encoding import encodable, in_memory
 from clustering.data.ownership import SAVED, check_place, check_target, mark_folder
 from clustering.data.preparation import Preparation
+from clustering.data.reading_options import ReadingOptions
 from clustering.data.replacing import staged
 from clustering.data.source import Feature
 from clustering.deferred import xr, zarr
@@ -75,6 +76,7 @@ def to_dataset(fitted: FittedModel) -> xr.Dataset:
             if fitted.sample_dims
             else {}
         ),
+        **({"reading": {"stored": reading.stored, **reading.values}} if (reading := fitted.reading).values else {}),
         "features": [[f.variable, *([d, v] for d, v in f.at)] for f in fitted.features],
         "objective": fitted.objective,
         "iterations": fitted.iterations,
@@ -257,7 +259,12 @@ def from_dataset(dataset: xr.Dataset) -> FittedModel:
         ids=np.asarray(dataset["cluster"].values),
         largest_id=a.get("largest_id", -1),
         marginalized=a.get("marginalized", False),
+        reading=_reading(a.get("reading", {"stored": False})),
     )  # fmt: skip
+
+
+def _reading(written: Any) -> ReadingOptions:
+    return ReadingOptions(written["stored"], {name: value for name, value in written.items() if name != "stored"})
 
 
 def _feature(written: Any) -> Feature:

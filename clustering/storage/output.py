@@ -15,7 +15,7 @@ from typing import Any
 
 from clustering.data.ownership import OUTPUT_MARK, check_outside, check_place, is_output
 from clustering.data.replacing import sync_folder, sync_tree
-from clustering.errors import OutputError
+from clustering.errors import OutputError, PlaceError
 from clustering.storage import layout
 from clustering.storage.layout import CHECKPOINTS, CURRENT, LOCK, PARTS, PREVIOUS, VERSIONS
 from clustering.storage.owning import check_owned, is_temporary, mark
@@ -27,7 +27,7 @@ class Output:
     def __init__(self, store: str | os.PathLike[str]) -> None:
         text = os.fspath(store)
         if "://" in text:
-            raise OutputError(
+            raise PlaceError(
                 f"output.store is {text!r}, and results are written to a folder or a bucket; "
                 "name a folder, or a URL of s3:// or gs://"
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clustering.data.ownership import OUTPUT_MARK, RUN_NAME, SWITCH
-from clustering.errors import ClusteringError, OutputError
+from clustering.errors import ClusteringError, OutputError, PlaceError
 from clustering.storage import checkpoints, layout
 from clustering.storage.layout import (
     CHECKPOINTS,
@@ -71,9 +71,9 @@ def check_owned(output: StoragePath) -> None:
             f"cannot look into output.store {str(output)!r}: {error.strerror}; name a new folder"
         ) from error
     if foreign is not None:
-        raise OutputError(f"output.store {str(output)!r} holds {foreign!r}, which is not from a run; name a new {kind}")
+        raise PlaceError(f"output.store {str(output)!r} holds {foreign!r}, which is not from a run; name a new {kind}")
     if not _is_proven(output):
-        raise OutputError(
+        raise PlaceError(
             f"output.store {str(output)!r} holds {there[0].name!r}, and nothing in it shows that a run wrote that; "
             f"name a new {kind}"
         )

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 
 from clustering import __version__
-from clustering.errors import AT_WORK, ClusteringError, ConfigError, MissingDependencyError, SourceError
+from clustering.errors import AT_WORK, ClusteringError, ConfigError, MissingDependencyError, PlaceError, SourceError
 
 _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (RecursionError, "too many levels"),
@@ -53,10 +53,10 @@ def exit_status(error: BaseException) -> tuple[int, str]:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, ClusteringError):
-        mistake = isinstance(error, (ConfigError, SourceError, MissingDependencyError))
+        mistake = isinstance(error, (ConfigError, SourceError, PlaceError, MissingDependencyError))
         return (2 if mistake else 1), reason_of(error)
     if isinstance(error, KeyboardInterrupt):
-        return 1, "interrupted; run the same command again, and a fit goes on from its last pass"
+        return 1, "interrupted; run the same command again: fit, select-k and predict go on where they stopped"
     at = _at_work(error)
     where = f", at {at}" if at else ""
     if isinstance(error, MemoryError):

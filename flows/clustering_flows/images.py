@@ -6,12 +6,11 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from clustering.errors import ConfigError, OutputError
+from clustering.errors import ConfigError
 from clustering_flows.arguments import AsJson
 
 Images = Annotated[
@@ -84,8 +83,7 @@ def quantize(
         },
     )
     pictures = open_pictures(list(images))
-    with _taken_places():
-        check_folder(output, [picture.name for picture in pictures], expanded(options.k), overwrite)
+    check_folder(output, [picture.name for picture in pictures], expanded(options.k), overwrite)
     with terminal_watch(sys.stderr) as watch:
         quantized = quantize_pictures(pictures, block, palette, options, watch)
     written = write_quantized(quantized, output, overwrite=overwrite)
@@ -156,8 +154,7 @@ def segment(
     compute = check_call(ComputeOptions, {"workers": workers, "memory": memory})
     pictures = open_pictures(image)
     picture = only_picture(pictures, options)
-    with _taken_places():
-        check_places(output, borders, overwrite)
+    check_places(output, borders, overwrite)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -192,15 +189,6 @@ def _segment_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"explained  {100 * summary['explained_variation']:.1f} % of the variation of L, a and b"
     yield f"time       {summary['seconds']:.1f} s"
     yield f"written    {', '.join(summary['written'])}"
-
-
-@contextmanager
-def _taken_places() -> Iterator[None]:
-    """Treat a place that is taken as a wrong argument (exit code 2), not as a failed job (exit code 1)."""
-    try:
-        yield
-    except OutputError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _counts(text: str) -> str | list[int]:

@@ -17,7 +17,7 @@ from cyclopts import App
 from clustering.data.addresses import shown
 from clustering.data.ingest import ingest
 from clustering.data.store_errors import translate_errors
-from clustering.errors import ConfigError, MissingDependencyError, OutputError
+from clustering.errors import ConfigError, MissingDependencyError, PlaceError
 from clustering.storage.paths import BucketPath, storage_path, write_bytes
 from clustering_flows.cli import run
 from clustering_flows.loading import load_config
@@ -124,7 +124,7 @@ def upload_sample(prefix: BucketPath) -> bool:
         # Keys of an earlier, interrupted upload are allowed; any other key belongs to somebody else.
         foreign = [key for key, _ in prefix.objects() if key.removeprefix(start) not in ours]
         if foreign:
-            raise OutputError(f"{prefix} holds {foreign[0]!r}, and no store; name another source.store")
+            raise PlaceError(f"{prefix} holds {foreign[0]!r}, and no store; name another source.store")
         for path in _root_last(store):
             write_bytes(prefix / path.relative_to(store).as_posix(), path.read_bytes())
     return True

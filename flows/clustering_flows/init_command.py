@@ -102,10 +102,7 @@ def _check_free(path: Path, what: str) -> None:
         raise ConfigError(
             f"{what} is to write {str(path)!r}, and there is no folder {str(path.parent)!r}; make it first"
         )
-    try:
-        check_outside(path)
-    except OutputError as error:
-        raise ConfigError(str(error)) from error
+    check_outside(path)
 
 
 def _check_schema(path: Path) -> None:

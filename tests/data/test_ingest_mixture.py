@@ -144,7 +144,7 @@ def test_centers_may_be_said_for_means_and_no_covariances_mean_identity(tmp_path
 def test_a_store_is_replaced_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = draw(tmp_path, "a.zarr")
     tokens = ["ingest", "mixture", str(tmp_path / "a.zarr"), "--parameters", write(tmp_path), "--seed", "9"]
-    assert run(tokens) == 1
+    assert run(tokens) == 2
     assert "use --overwrite" in capsys.readouterr().err
     assert stored(tmp_path / "a.zarr").identical(before)
     assert run([*tokens, "--overwrite"]) == 0

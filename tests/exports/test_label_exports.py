@@ -101,6 +101,29 @@ def test_labels_become_a_part_of_an_image(
     assert "multiscales" in (image.attrs if version == 2 else image.attrs["ome"])
 
 
+def test_labels_lie_on_the_level_of_their_size(job: c.Run, tmp_path: Path) -> None:
+    image = zarr.open_group(tmp_path / "image.zarr", mode="w", zarr_format=3)
+    datasets = []
+    for i, shape in enumerate([(3, 1400, 1060), (3, 700, 530)]):
+        image.create_array(str(i), shape=shape, dtype="u1", chunks=(1, 700, 530))
+        scale, shift = [1.0, 0.5 * 2**i, 0.25 * 2**i], [0.0, 10.0 + i, 20.0 + i]
+        steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
+        datasets.append({"path": str(i), "coordinateTransformations": steps})
+    space = {"type": "space", "unit": "micrometer"}
+    axes = [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}]
+    whole = [{"type": "scale", "scale": [1.0, 2.0, 2.0]}]
+    scales = [{"axes": axes, "datasets": datasets, "coordinateTransformations": whole}]
+    image.attrs["ome"] = {"version": "0.5", "multiscales": scales}
+
+    job.export(tmp_path / "image.zarr" / "labels" / "clusters", to="ome-zarr")
+
+    (made,) = zarr.open_group(tmp_path / "image.zarr" / "labels" / "clusters").attrs["ome"]["multiscales"]
+    assert made["axes"] == axes[1:]
+    fine, coarse = (one["coordinateTransformations"] for one in made["datasets"])
+    assert [step.get("scale", step.get("translation")) for step in fine] == [[2.0, 1.0], [22.0, 42.0]]
+    assert [step.get("scale", step.get("translation")) for step in coarse] == [[4.0, 2.0], [23.0, 42.5]]
+
+
 def test_label_images_of_others_are_never_replaced(job: c.Run, tmp_path: Path) -> None:
     place = tmp_path / "made.zarr"
     job.export(place, to="ome-zarr")

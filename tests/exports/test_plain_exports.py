@@ -12,6 +12,7 @@ import xarray as xr
 
 import clustering as c
 from clustering.errors import ConfigError, MissingDependencyError, OutputError
+from clustering.exports.netcdf import time_encoding
 from clustering_flows.cli import run as command
 
 MODELS = [c.KMeans(3), c.GaussianMixture(3, covariance="full"), c.VonMisesFisher(3)]
@@ -70,6 +71,7 @@ def test_netcdf_holds_centers_on_their_dimensions_and_labels_on_theirs(job: c.Ru
         assert (labels["labels"].values == job.labels["labels"].values).all()
         assert labels["labels"].attrs["flag_meanings"] == "cluster_0 cluster_1 cluster_2"
         assert (labels["lat"].values == job.labels["lat"].values).all()
+        assert "_FillValue" not in {**labels["lat"].attrs, **labels["lat"].encoding}
 
 
 def test_netcdf_has_no_half_precision_and_keeps_dates(field_store: Path, tmp_path: Path) -> None:
@@ -82,6 +84,55 @@ def test_netcdf_has_no_half_precision_and_keeps_dates(field_store: Path, tmp_pat
         assert labels["responsibilities"].dtype == np.float32
         assert (labels["responsibilities"].values == job.labels["responsibilities"].values).all()
         assert (labels["time"].values == job.labels["time"].values).all()
+
+
+def test_netcdf_keeps_to_the_rules_that_a_checker_of_cf_asks_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60, 3)) + 9.0 * (np.arange(60) % 2)[:, None]
+    when = np.datetime64("2020-01-01", "ns") + np.arange(60) * np.timedelta64(12, "h")
+    store = xr.Dataset(
+        {"t": (("time", "depth"), values, {"grid_mapping": "crs"})},
+        {
+            "time": when,
+            "depth": ("depth", [0.0, 5.0, 10.0], {"units": "m"}),
+            "crs": ((), 0, {"grid_mapping_name": "latitude_longitude"}),
+        },
+        {"history": "drawn"},
+    )
+    store.to_zarr(tmp_path / "s.zarr", zarr_format=3, consolidated=False)
+    options = {"variables": "t", "sample_dims": ["time"], "responsibilities": "all", "report": False}
+    job = c.run(tmp_path / "s.zarr", c.SoftKMeans(2), output=tmp_path / "out", **options)
+
+    job.export(tmp_path / "m.nc", to="netcdf")
+
+    with xr.open_dataset(tmp_path / "m-labels.nc", engine="h5netcdf", decode_cf=False) as labels:
+        assert labels["labels"].attrs["flag_values"].dtype == labels["labels"].dtype
+        assert labels["time"].attrs["units"] == "hours since 1970-01-01"
+        assert labels["time"].dtype == labels["cluster"].dtype == np.int32
+        assert "coordinates" not in labels["labels"].attrs
+        assert labels["labels"].attrs["grid_mapping"] == "crs"
+        assert labels["crs"].attrs["long_name"] == "coordinate reference system"
+        assert labels["cluster"].attrs["long_name"] == "id of the cluster"
+        assert labels.attrs["title"] == "labels of soft_kmeans with 2 clusters"
+        assert labels.attrs["history"].startswith("drawn\nlabelled by zarr-clustering ")
+    with xr.open_dataset(tmp_path / "m.nc", engine="h5netcdf", decode_cf=False) as model:
+        assert "_FillValue" not in model["depth"].attrs
+        assert model.attrs["history"].startswith("fitted by zarr-clustering ")
+    with xr.open_dataset(tmp_path / "m-labels.nc", engine="h5netcdf") as labels:
+        assert (labels["time"].values == when).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["2020-01-01", "2020-03-01"], {"units": "days since 1970-01-01", "dtype": "int32"}),
+        (["2020-01-01", "2020-01-01T00:00:00.001"], {"units": "milliseconds since 1970-01-01", "dtype": "int64"}),
+        (["2020-01-01T00:00:01", "NaT"], {"units": "seconds since 1970-01-01"}),
+        (["2020-01-01T00:00:00.000000001"], {}),
+    ],
+)
+def test_dates_are_counted_in_the_longest_unit_that_loses_nothing(values: list[str], expected: dict[str, str]) -> None:
+    assert time_encoding(np.array(values, "M8[ns]")) == expected
 
 
 def test_names_of_clusters_go_along(job: c.Run, tmp_path: Path) -> None:
@@ -103,7 +154,7 @@ def test_the_command_exports_and_lists_what_it_wrote(
     assert command(["export", "out", "--to", "npz", "--json"]) == 0
 
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"to": "npz", "files": ["out.npz"]}
-    assert command(["export", "out", "--to", "npz"]) == 1
+    assert command(["export", "out", "--to", "npz"]) == 2
     assert capsys.readouterr().err.endswith(
         "'out.npz' exists; name another destination, or use --overwrite (overwrite=True in Python)\n"
     )

@@ -160,7 +160,7 @@ def test_a_bucket_holds_what_a_folder_would(
         np.testing.assert_array_equal(labels["labels"], fit.predict(store, sample_dims=["row"]))
     # A finished output is not touched by the same command.
     before = bucket.content()
-    assert run(["fit", str(path), "--no-prefect"]) == 1
+    assert run(["fit", str(path), "--no-prefect"]) == 2
     assert "holds a finished run" in capsys.readouterr().err
     assert bucket.content() == before
 

@@ -67,7 +67,10 @@ KINDS = {
     "long name": (os_error(errno.ENAMETOOLONG, "/x"), "'/x': file name too long; shorten the name"),
     "threads": (RuntimeError("can't start new thread"), "no more threads can be started; raise the limit (ulimit -u)"),
     "temporary": (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "set TMPDIR to a folder"),
-    "keyboard": (KeyboardInterrupt(), "interrupted; run the same command again, and a fit goes on from its last pass"),
+    "keyboard": (
+        KeyboardInterrupt(),
+        "interrupted; run the same command again: fit, select-k and predict go on where they stopped",
+    ),
     "lost cluster": (ExecutionError("the cluster is gone"), "the cluster is gone\n"),
 }
 NAMES = re.compile(r"\w*(?:Error|Exception|Warning|Interrupt)\b|Traceback")

@@ -98,6 +98,6 @@ def test_a_mistake_is_one_line_with_the_remedy(
 def test_a_second_sweep_needs_leave_to_replace_the_first(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["select-k", str(config), "--no-prefect", "--set", "select.criteria=[silhouette, davies_bouldin]"]
     assert run(command) == 0
-    assert run(command) == 1
+    assert run(command) == 2
     assert "set output.overwrite to true" in capsys.readouterr().err
     assert run([*command, "--set", "output.overwrite=true"]) == 0

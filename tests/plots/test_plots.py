@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import warnings
@@ -272,6 +273,18 @@ def test_responsibilities_and_margins_of_a_grid_are_maps() -> None:
     ):
         shown = np.ma.filled(drawn.collections[0].get_array(), np.nan)
         np.testing.assert_array_equal(shown, recentred(expected.isel(time=1), "lon"))
+
+
+def test_names_of_thin_silhouettes_do_not_overlap() -> None:
+    sizes = [400, 2, 2, 2, 300, 1, 1, 200]
+    centers = 50.0 * np.arange(8)
+    data = np.repeat(centers, sizes)[:, None] + np.random.default_rng(0).normal(size=(sum(sizes), 1))
+    fit = c.fit(data, c.KMeans(8), init=centers[:, None])
+    axes = fit.plot.silhouette(data, ax=Figure())
+    axes.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "4", "5", "7"]
+    assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
 
 
 def test_silhouettes_compare_the_own_with_the_nearest_other_center() -> None:

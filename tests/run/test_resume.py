@@ -232,11 +232,15 @@ def calm_command(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("signalled", "code", "last"),
     [
         (signal.SIGKILL, -signal.SIGKILL, "pass"),
-        (signal.SIGINT, 1, "clustering: interrupted; run the same command again, and a fit goes on from its last pass"),
+        (
+            signal.SIGINT,
+            1,
+            "clustering: interrupted; run the same command again: fit, select-k and predict go on where they stopped",
+        ),
         (
             signal.SIGTERM,
             1,
-            "clustering: interrupted; run the same command again, and a fit goes on from its last pass",
+            "clustering: interrupted; run the same command again: fit, select-k and predict go on where they stopped",
         ),
     ],
     ids=["killed", "interrupted", "ended"],

@@ -126,7 +126,7 @@ def test_a_finished_run_is_refused_in_one_line(
 ) -> None:
     store, out, _ = place
     before = json.loads((out / "run.json").read_text())
-    assert fit(store, out) == 1
+    assert fit(store, out) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "holds a finished run; set output.overwrite to true" in line
     assert json.loads((out / "run.json").read_text()) == before
