@@ -360,7 +360,7 @@ def _start(config: str, overrides: Overrides) -> JobConfig:
         from clustering_flows.loading import load_config
 
         job = load_config(config, overrides or ())
-        for name in ("clustering.run.job", "xarray", "zarr"):
+        for name in ("clustering.run.job", "zarr"):
             load_module(name)
         gc.freeze()
     return job
