@@ -166,8 +166,10 @@ def as_plain(array: Labelled) -> PlainVariable:
     """
     if isinstance(array, PlainVariable):
         return array
+    # A single date is a scalar in xarray.
     labels = {
-        str(name): PlainVariable(tuple(map(str, one.dims)), one.values, one.attrs) for name, one in array.coords.items()
+        str(name): PlainVariable(tuple(map(str, one.dims)), np.asarray(one.values), one.attrs)
+        for name, one in array.coords.items()
     }
     return PlainVariable(tuple(map(str, array.dims)), array.values, array.attrs, coords=labels)
 
