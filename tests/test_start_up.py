@@ -70,14 +70,15 @@ def test_a_command_leaves_nothing_to_look_through_when_it_exits() -> None:
     assert done.stdout.splitlines()[-1] == "True"
 
 
-def test_a_job_without_a_report_loads_neither_matplotlib_nor_arrays_of_dask(tmp_path: Path) -> None:
+@pytest.mark.parametrize("report", [False, True])
+def test_a_job_over_an_array_loads_neither_xarray_nor_dask_nor_matplotlib(tmp_path: Path, report: bool) -> None:
     zarr.create_array(str(tmp_path / "rows"), shape=(60, 2), chunks=(30, 2), dtype="f8")[:] = np.arange(120.0).reshape(
         60, 2
     )
     job = {
         "source": {"store": str(tmp_path / "rows")},
         "model": {"k": 2},
-        "output": {"store": str(tmp_path / "out"), "report": False},
+        "output": {"store": str(tmp_path / "out"), "report": report},
     }
     # JSON is YAML.
     (tmp_path / "job.yaml").write_text(json.dumps(job))
@@ -85,8 +86,19 @@ def test_a_job_without_a_report_loads_neither_matplotlib_nor_arrays_of_dask(tmp_
         f"from clustering_flows.cli import run; run(['fit', {str(tmp_path / 'job.yaml')!r}, '--no-prefect'])"
     )
     assert (tmp_path / "out" / "run.json").is_file()
+    assert (tmp_path / "out" / "report.html").is_file() == report
     # A progress bar is drawn by rich, and only in a terminal.
-    heavy = {"dask.array", "distributed", "matplotlib", "prefect", "rich", "scipy.linalg", "scipy.optimize"}
+    heavy = {
+        "dask",
+        "distributed",
+        "matplotlib",
+        "pandas",
+        "prefect",
+        "rich",
+        "scipy.linalg",
+        "scipy.optimize",
+        "xarray",
+    }
     assert not modules & heavy
 
 

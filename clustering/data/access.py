@@ -86,8 +86,9 @@ def open_data(data: Any, options: SourceOptions, like: layout.FeatureLayout | No
     if plain is not None:
         return plain
     chosen = {name: getattr(options, name) for name in SourceOptions.model_fields}
-    # A bare array has no names to match with those of a model.
-    chosen["like"] = like if isinstance(data, (str, xr.Dataset, xr.DataArray, zarr.Array)) else None
+    # A bare array has no names to match with those of a model. xarray is loaded for the last question alone.
+    named = isinstance(data, str) or isinstance(data, zarr.Array) or isinstance(data, (xr.Dataset, xr.DataArray))  # noqa: SIM101
+    chosen["like"] = like if named else None
     return _source(data, chosen, None)
 
 

@@ -15,6 +15,7 @@ from clustering.data.decoding import Decoding, InMemoryVariable, MissingRule, de
 from clustering.data.dimension_names import numbered
 from clustering.data.grouped import decode_variable
 from clustering.data.opening import BARE, decoded_array
+from clustering.data.plain_dataset import PlainVariable
 from clustering.data.validity import valid_rules
 from clustering.deferred import xr, zarr
 from clustering.errors import SourceError
@@ -80,6 +81,7 @@ def array_meant(where: str, values: Any, *, valid: bool) -> tuple[Any, tuple[str
     if stored:
         alone = decoded_array(values)
         values, cautions = alone.dataset[BARE], alone.cautions[BARE]
+        values = values.to_xarray() if isinstance(values, PlainVariable) else values
     if not isinstance(values, (xr.DataArray, xr.Variable)):
         return values, ()
     array = values if isinstance(values, xr.DataArray) else xr.DataArray(values)

@@ -82,13 +82,14 @@ def wrap_in_memory(data: Any) -> OpenedDataset:
     SourceError
         For an array without two dimensions, and for data of any other type.
     """
+    # This comes first, as a zarr array needs no xarray.
+    if isinstance(data, zarr.Array):
+        alone = decoded_array(data)
+        return OpenedDataset(with_names(alone.dataset, data), data, cautions=alone.cautions)
     if isinstance(data, xr.Dataset):
         return OpenedDataset(to_plain_dataset(data), None)
     if isinstance(data, xr.DataArray):
         return OpenedDataset(to_plain_dataset(data.to_dataset(name=data.name or BARE)), None)
-    if isinstance(data, zarr.Array):
-        alone = decoded_array(data)
-        return OpenedDataset(with_names(alone.dataset, data), data, cautions=alone.cautions)
     if isinstance(data, np.ndarray) or is_dask(data):
         if data.ndim != 2:
             raise SourceError(

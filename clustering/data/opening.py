@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from clustering.compat import run_in_zarr
 from clustering.data.addresses import shown
@@ -17,8 +17,10 @@ from clustering.data.grouped import (
     dataset_of,
     decode_variable,
     dimensions,
+    own_attributes,
 )
 from clustering.data.members import list_members, unlisted_members
+from clustering.data.plain_dataset import PlainDataset, PlainVariable
 from clustering.data.store_errors import translate_errors
 from clustering.data.stores import connect, listable, names_in
 from clustering.deferred import xr, zarr
@@ -144,6 +146,11 @@ def decoded_array(array: zarr.Array[Any]) -> DecodedGroup:
     """
     # In format 2, only xarray (and programs that follow it) stores names of dimensions.
     named = array.metadata.zarr_format == 2 and bool(dimensions(array))
+    if not named and not own_attributes(array) and array.dtype.kind in "iuf" and array.dtype.isnative:
+        # There is nothing to decode, so the array is used without xarray.
+        encoding = {"chunks": tuple(array.chunks), "shards": array.shards, "dtype": array.dtype}
+        plain = PlainDataset({BARE: PlainVariable(tuple(_numbered(array)), array, encoding=encoding)})
+        return DecodedGroup(cast("xr.Dataset", plain), {}, {BARE: ()})
     try:
         variable, cautions = as_variable(array, BARE, _numbered(array), masks_fill=named)
     except UnusableError as error:

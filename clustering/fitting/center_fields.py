@@ -9,13 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.data.encoding import in_memory
+from clustering.data.plain_dataset import PlainVariable
 from clustering.data.source import DATES, About
 from clustering.deferred import xr
 from clustering.fitting.fitted_model import FittedModel
 
 
 def center_fields(fitted: FittedModel) -> dict[str, xr.DataArray]:
+    """Arrange the centers of each variable on its feature dimensions, as arrays of xarray; see `plain_fields`.
+
+    Parameters
+    ----------
+    fitted
+        The fitted model.
+    """
+    return {name: field.to_xarray() for name, field in plain_fields(fitted).items()}
+
+
+def plain_fields(fitted: FittedModel) -> dict[str, PlainVariable]:
     """Arrange the centers of each variable on its feature dimensions.
 
     Parameters
@@ -33,7 +44,7 @@ def center_fields(fitted: FittedModel) -> dict[str, xr.DataArray]:
     columns: dict[str, list[int]] = {}
     for column, feature in enumerate(fitted.features):
         columns.setdefault(feature.variable, []).append(column)
-    arrays: dict[str, xr.DataArray] = {}
+    arrays: dict[str, PlainVariable] = {}
     for name, indices in columns.items():
         at = [fitted.features[i].at for i in indices]
         labels = {d: list(dict.fromkeys(dict(pairs).get(d) for pairs in at)) for d, _ in at[0]}
@@ -46,13 +57,15 @@ def center_fields(fitted: FittedModel) -> dict[str, xr.DataArray]:
         else:
             labels, dims = {}, (f"{name}_feature",)
         coordinates = {
-            _free(d): in_memory(_free(d), given, cf_attributes(fitted.about, d))
+            _free(d): PlainVariable((_free(d),), given, cf_attributes(fitted.about, d))
             for d, one in labels.items()
             if (given := _coordinate(one, fitted.about.get(d, {}))) is not None
         }
-        arrays[_free(name)] = xr.DataArray(
-            in_memory(("cluster", *dims), values, cf_attributes(fitted.about, name)),
-            {"cluster": in_memory("cluster", fitted.ids), **coordinates},
+        arrays[_free(name)] = PlainVariable(
+            ("cluster", *dims),
+            values,
+            cf_attributes(fitted.about, name),
+            coords={"cluster": PlainVariable(("cluster",), fitted.ids), **coordinates},
         )
     return arrays
 

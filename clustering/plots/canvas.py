@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
@@ -120,6 +121,9 @@ def finish(*panels: Axes) -> None:
     *panels
         Axes that are drawn.
     """
+    # In the style of reports, all texts are plain from the beginning.
+    if not matplotlib.rcParams["text.parse_math"]:
+        return
     for axes in panels:
         for text in axes.findobj(Text):
             text.set_parse_math(False)

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from clustering.data.plain_dataset import Labelled
 from clustering.deferred import xr
 from clustering.errors import ConfigError, nearest
-from clustering.fitting.center_fields import center_fields
+from clustering.fitting.center_fields import center_fields, plain_fields
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.plots.canvas import (
@@ -87,7 +88,7 @@ def centers(
     """
     clusters = clusters or fitted.clusters
     colours = colours_of(clusters) if colours is None else colours
-    fields = center_fields(fitted)
+    fields = plain_fields(fitted)
     if variable is not None and variable not in fields:
         raise ConfigError(f"variable is {variable!r}; {nearest(variable, fields)}")
     if form is not None and form not in get_args(Form):
@@ -118,7 +119,7 @@ def centers(
     raise ConfigError(f"form is {form!r} and the feature dimensions are: {lie}; leave form out, or take 'heat map'")
 
 
-def form_of(fitted: FittedModel, fields: Mapping[str, xr.DataArray] | None = None) -> Form:
+def form_of(fitted: FittedModel, fields: Mapping[str, Labelled] | None = None) -> Form:
     """Choose how centers are drawn, by the coordinates of their features.
 
     Parameters
@@ -128,7 +129,7 @@ def form_of(fitted: FittedModel, fields: Mapping[str, xr.DataArray] | None = Non
     fields
         Centers of the variables that are drawn; of all where None.
     """
-    fields = center_fields(fitted) if fields is None else fields
+    fields = plain_fields(fitted) if fields is None else fields
     if centers_are_colours(fitted) and _have_names_of_colours(fields):
         return "swatches"
     if len(fields) <= PANELS:
@@ -153,7 +154,7 @@ def centers_are_colours(fitted: FittedModel) -> bool:
     return bool((low >= 0).all() and (high <= 255).all() and (high > 1).any())
 
 
-def _have_names_of_colours(fields: Mapping[str, xr.DataArray]) -> bool:
+def _have_names_of_colours(fields: Mapping[str, Labelled]) -> bool:
     if len(fields) == 3:
         return tuple(name.lower() for name in fields) in _RGB
     dims = [str(d) for field in fields.values() for d in field.dims[1:]]
@@ -249,7 +250,7 @@ def _columns(fitted: FittedModel) -> dict[str, list[int]]:
     for column, feature in enumerate(fitted.features):
         columns.setdefault(feature.variable, []).append(column)
     # A variable may have another name as a field, and its place is the same.
-    return dict(zip(center_fields(fitted), columns.values(), strict=True))
+    return dict(zip(plain_fields(fitted), columns.values(), strict=True))
 
 
 def maps(

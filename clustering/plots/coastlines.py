@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from clustering.data.angles import DEGREES, EAST, NORTH, units_of
 from clustering.data.coordinates import is_longitude
+from clustering.data.plain_dataset import Labelled
 from clustering.deferred import xr
 
 Line = NDArray[np.float64]
@@ -23,7 +24,7 @@ _SCALES = ("50m", "110m")
 """Scales of Natural Earth, the finest first that suits a map of a page."""
 
 
-def is_map(array: xr.DataArray) -> bool:
+def is_map(array: Labelled) -> bool:
     """Return whether the last two dimensions are latitude and longitude in degrees, in this order.
 
     Parameters

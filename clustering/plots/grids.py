@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgba
 from numpy.typing import NDArray
 
-from clustering.data.encoding import in_memory
+from clustering.data.plain_dataset import Labelled, as_plain
 from clustering.deferred import xr
 from clustering.errors import ConfigError, nearest
 from clustering.fitting.cluster_names import ClusterNames, default_names
@@ -37,7 +37,7 @@ TIMES = ("time", "date", "t")
 """Names of a dimension that is taken for time where it has no dates."""
 
 
-def slice_of(array: xr.DataArray, at: Mapping[Any, Any], dims: int = 2) -> xr.DataArray:
+def slice_of(array: Labelled, at: Mapping[Any, Any], dims: int = 2) -> Any:
     """Cut an array down to what can be drawn: its last dimensions, in the middle of the others, thinned.
 
     Parameters
@@ -51,8 +51,9 @@ def slice_of(array: xr.DataArray, at: Mapping[Any, Any], dims: int = 2) -> xr.Da
 
     Returns
     -------
-    xarray.DataArray
-        At most `SHOWN` cells along each dimension; the attribute ``shown_at`` says where the others were cut.
+    Labelled
+        Of the same kind, with at most `SHOWN` cells along each dimension; the attribute ``shown_at`` says where the
+        others were cut.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def slice_of(array: xr.DataArray, at: Mapping[Any, Any], dims: int = 2) -> xr.Da
     return array.assign_attrs(shown_at=places)
 
 
-def _cut(array: xr.DataArray, name: str, value: Any) -> xr.DataArray:
+def _cut(array: Labelled, name: str, value: Any) -> Any:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if whole and not -array.sizes[name] <= value < array.sizes[name]:
         raise ConfigError(f"{name} is {value} and has {array.sizes[name]:,} positions, counted from 0")
@@ -89,7 +90,7 @@ def _cut(array: xr.DataArray, name: str, value: Any) -> xr.DataArray:
     return cut.isel({name: 0}) if name in cut.dims else cut
 
 
-def _place(array: xr.DataArray, name: str) -> str:
+def _place(array: Labelled, name: str) -> str:
     if name not in array.coords:
         return "half-way"
     value = array[name].values
@@ -97,7 +98,7 @@ def _place(array: xr.DataArray, name: str) -> str:
     return str(value)[:19] if value.dtype.kind == "M" else f"{value:.6g}" if value.dtype.kind == "f" else str(value)
 
 
-def place_text(array: xr.DataArray) -> str:
+def place_text(array: Labelled) -> str:
     """Say where the other dimensions of a slice were cut; empty where there are none.
 
     Parameters
@@ -109,7 +110,7 @@ def place_text(array: xr.DataArray) -> str:
 
 
 def labels(
-    array: xr.DataArray, clusters: ClusterNames | None = None, ax: Place = None, colours: Colours | None = None
+    array: Labelled, clusters: ClusterNames | None = None, ax: Place = None, colours: Colours | None = None
 ) -> Axes:
     """Draw labels over one sample dimension as a row of strokes for each cluster, or over two as a map.
 
@@ -134,7 +135,7 @@ def labels(
     colours = colours_of(clusters) if colours is None else colours
     k = clusters.k
     # Ids may have gaps, while colours and ticks are found by position.
-    array = array.copy(data=in_memory(array.dims, clusters.positions(array.values)))
+    array = as_plain(array).copy(clusters.positions(array.values))
     if array.ndim == 1:
         axes = axes_for(ax, (7.2, float(np.clip(1.4 + 0.3 * k, 2.6, 6.0))))
         along = axis_positions(array, str(array.dims[0]))
@@ -167,7 +168,7 @@ def labels(
     return axes
 
 
-def changes(array: xr.DataArray, ax: Place = None) -> Axes:
+def changes(array: Labelled, ax: Place = None) -> Axes:
     """Draw over two sample dimensions the cells whose label changed.
 
     Parameters
@@ -186,7 +187,7 @@ def changes(array: xr.DataArray, ax: Place = None) -> Axes:
     return axes
 
 
-def quantity(array: xr.DataArray, label: str, ax: Place = None) -> Axes:
+def quantity(array: Labelled, label: str, ax: Place = None) -> Axes:
     """Draw numbers over one sample dimension as a line, or over two as a map; masked cells are grey.
 
     Parameters
@@ -226,7 +227,7 @@ def _bar_figure(axes: Axes) -> Any:
     return axes.get_figure(root=False)
 
 
-def _mesh(array: xr.DataArray, ax: Place, cmap: Any, limits: tuple[float, float]) -> tuple[Axes, Any]:
+def _mesh(array: Labelled, ax: Place, cmap: Any, limits: tuple[float, float]) -> tuple[Axes, Any]:
     """Draw a value in each cell of two sample dimensions; rows of an image run downwards, coordinates upwards."""
     y, x = (str(d) for d in array.dims)
     array = recentred(array, x)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.coordinates import period, within_half_turn
-from clustering.deferred import xr
+from clustering.data.plain_dataset import Labelled
 
 
-def axis_positions(array: xr.DataArray, dim: str) -> NDArray[Any]:
+def axis_positions(array: Labelled, dim: str) -> NDArray[Any]:
     """Return positions for an axis: the coordinate of a dimension if it is monotonic without gaps, else 0 … n − 1.
 
     Longitudes are brought to one turn, and dates of other calendars to the same part of the same year.
@@ -72,7 +72,7 @@ def _dates(values: NDArray[Any]) -> NDArray[Any]:
     return dates
 
 
-def named(array: xr.DataArray, dim: str) -> str:
+def named(array: Labelled, dim: str) -> str:
     """Return the name of a dimension with the units of its coordinate.
 
     Parameters
@@ -99,7 +99,7 @@ def with_units(name: str, attributes: Mapping[Any, Any]) -> str:
     return f"{name} ({units})" if units not in ("", "1") else name
 
 
-def recentred(array: xr.DataArray, dim: str) -> xr.DataArray:
+def recentred(array: Labelled, dim: str) -> Any:
     """Put longitudes that go around the whole globe into the order −180 … 180; other arrays stay as they are.
 
     Parameters

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from clustering.deferred import xr
+from clustering.data.plain_dataset import Labelled
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.plots.canvas import NAMED, SOFT, Colours, Place, finish, panels_for, tidy
 from clustering.plots.coinciding import coinciding, dashes, groups_text
@@ -30,7 +30,7 @@ PRESSURE = ("pa", "hpa", "mbar", "millibar", "bar", "dbar", "decibar")
 """Units of pressure, which mark a vertical coordinate (CF conventions, section 4.3.1), in lower case."""
 
 
-def is_line(field: xr.DataArray) -> bool:
+def is_line(field: Labelled) -> bool:
     """Return whether centers of one variable can be drawn as lines.
 
     Parameters
@@ -46,7 +46,7 @@ def is_line(field: xr.DataArray) -> bool:
 
 
 def profiles(
-    fields: Mapping[str, xr.DataArray],
+    fields: Mapping[str, Labelled],
     columns: Mapping[str, Sequence[int]],
     colours: Colours,
     clusters: ClusterNames,
@@ -140,7 +140,7 @@ def _legend(panels: NDArray[Any], clusters: ClusterNames, same: tuple[tuple[int,
     )  # fmt: skip
 
 
-def _is_vertical(field: xr.DataArray) -> bool:
+def _is_vertical(field: Labelled) -> bool:
     """Return whether the feature dimension is a vertical coordinate, by the CF conventions or its name."""
     dim = str(field.dims[1])
     if dim not in field.coords:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from clustering.data.plain_dataset import Labelled, as_plain
 from clustering.data.source import Source
 from clustering.deferred import xr
 from clustering.fitting.cluster_names import ClusterNames
@@ -43,7 +44,7 @@ CELLS = 500
 """Largest number of cells along a side of a map of numbers. Noise does not compress, and the page must stay small."""
 
 
-def drawn_part(labels: xr.DataArray) -> xr.DataArray:
+def drawn_part(labels: Labelled) -> Any:
     """Return the part of the labels that is drawn: the last two dimensions, thinned, in the middle of the others.
 
     Parameters
@@ -53,14 +54,15 @@ def drawn_part(labels: xr.DataArray) -> xr.DataArray:
 
     Returns
     -------
-    xarray.DataArray
-        At most `clustering.plots.grids.SHOWN` cells along each dimension; the attribute ``shown_at`` names the cut.
+    Labelled
+        Of the same kind, with at most `clustering.plots.grids.SHOWN` cells along each dimension; the attribute
+        ``shown_at`` names the cut.
     """
     cut = grids.slice_of(labels, {})
     return cut.assign_attrs(step=-(-labels.sizes[labels.dims[-1]] // cut.sizes[cut.dims[-1]])) if cut.ndim == 1 else cut
 
 
-def drawn_degrees(name: str, array: xr.DataArray) -> xr.DataArray:
+def drawn_degrees(name: str, array: Labelled) -> Any:
     """Return the part of a label output of `DEGREES` that is drawn, as one number for each cell.
 
     Parameters
@@ -72,7 +74,7 @@ def drawn_degrees(name: str, array: xr.DataArray) -> xr.DataArray:
 
     Returns
     -------
-    xarray.DataArray
+    Labelled
         As from `drawn_part`, with at most `CELLS` cells along each side of a map.
     """
     own = None if name not in _OF_EACH else str(array.dims[-1])
@@ -90,7 +92,7 @@ def drawn_degrees(name: str, array: xr.DataArray) -> xr.DataArray:
     return cut.isel({d: slice(None, None, max(1, -(-n // CELLS))) for d, n in cut.sizes.items()})
 
 
-def labels(array: xr.DataArray, clusters: ClusterNames) -> Figure:
+def labels(array: Labelled, clusters: ClusterNames) -> Figure:
     """Draw labels over one or two sample dimensions.
 
     Parameters
@@ -118,12 +120,12 @@ def labels(array: xr.DataArray, clusters: ClusterNames) -> Figure:
     if array.ndim == 1 and array.dims[0] not in array.coords:
         # Positions of the source, which skipped cells would shift.
         dim = str(array.dims[0])
-        array = array.assign_coords({dim: array.attrs.get("step", 1) * np.arange(array.sizes[dim])})
+        array = as_plain(array).assign_coords({dim: array.attrs.get("step", 1) * np.arange(array.sizes[dim])})
     plot = partial(grids.labels, array, clusters)
     return drawn("labels", "Labels", caption, alt, plot, wide=array.ndim == 1)
 
 
-def degrees(name: str, array: xr.DataArray, labels: xr.DataArray | None, clusters: ClusterNames) -> Figure | None:
+def degrees(name: str, array: Labelled, labels: Labelled | None, clusters: ClusterNames) -> Figure | None:
     """Draw numbers of each row: a map, a line over a coordinate, or a histogram of rows in no order.
 
     Parameters
@@ -163,7 +165,7 @@ def degrees(name: str, array: xr.DataArray, labels: xr.DataArray | None, cluster
     return drawn(name, title, f"{caption} {used.sum():,} rows at equal steps.", alt, plot, "rows")
 
 
-def changes(array: xr.DataArray) -> Figure:
+def changes(array: Labelled) -> Figure:
     """Draw over two sample dimensions the cells whose label changed.
 
     Parameters
@@ -178,7 +180,7 @@ def changes(array: xr.DataArray) -> Figure:
     return drawn("changed", "Changed cells", caption, alt, partial(grids.changes, array), "changes")
 
 
-def photograph(fitted: FittedModel, labels: xr.DataArray, preview: xr.Dataset) -> NDArray[np.uint8] | None:
+def photograph(fitted: FittedModel, labels: Labelled, preview: xr.Dataset) -> NDArray[np.uint8] | None:
     """Return the pixels ``(y, x, 3)`` of an 8-bit colour image as bytes; None for other data.
 
     Parameters
@@ -228,7 +230,7 @@ def in_own_colours(fitted: FittedModel, clusters: ClusterNames) -> ClusterNames:
     return replace(clusters, colours=colours)
 
 
-def before_and_after(pixels: NDArray[np.uint8], labels: xr.DataArray, fitted: FittedModel) -> list[Figure]:
+def before_and_after(pixels: NDArray[np.uint8], labels: Labelled, fitted: FittedModel) -> list[Figure]:
     """Make pictures of a photograph, and of its pixels replaced by the colours of their clusters.
 
     Parameters
@@ -257,15 +259,13 @@ def _centers_are_colours(fitted: FittedModel) -> bool:
     return len(fitted.features) == 3 and not (fitted.preparation is not None and fitted.preparation.unit_norm)
 
 
-def _position_text(shown: xr.DataArray) -> str:
+def _position_text(shown: Labelled) -> str:
     """Say at which positions of the other dimensions a map was cut."""
     positions = grids.place_text(shown)
     return f"At {positions}. " if positions else ""
 
 
-def all_of(
-    degree_arrays: Mapping[str, xr.DataArray], labels: xr.DataArray | None, clusters: ClusterNames
-) -> list[Figure]:
+def all_of(degree_arrays: Mapping[str, Labelled], labels: Labelled | None, clusters: ClusterNames) -> list[Figure]:
     """Draw all outputs that are numbers.
 
     Parameters

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from clustering.data.plain_dataset import Labelled
 from clustering.deferred import xr
 from clustering.fitting.cluster_names import ClusterNames, default_colour
 from clustering.fitting.fitted_model import FittedModel
@@ -29,12 +30,12 @@ PARTS = {
 
 def draw(
     fitted: FittedModel,
-    labels: xr.DataArray | None,
+    labels: Labelled | None,
     preview: xr.Dataset | None,
     sample: PlottedRows | None = None,
-    degrees: Mapping[str, xr.DataArray] | None = None,
+    degrees: Mapping[str, Labelled] | None = None,
     clusters: ClusterNames | None = None,
-    changed: xr.DataArray | None = None,
+    changed: Labelled | None = None,
     early: ModelFigures | None = None,
 ) -> tuple[list[Figure], ClusterNames]:
     """Draw the figures of a run.

@@ -13,6 +13,7 @@ from clustering.errors import ClusteringError, ExecutionError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
 from clustering.run.drawing import load_drawing
+from clustering.run.drawing_process import DrawingProcess
 from clustering.run.fit import fit
 from clustering.run.initialize import start_or_resume
 from clustering.run.label import label_rows, label_with
@@ -47,6 +48,7 @@ def run_fit(
     watch: Watch,
     step: Step[Any] = call,
     access: SourceAccess | None = None,
+    process: DrawingProcess | None = None,
 ) -> dict[str, Any]:
     """Fit a model and write it with its labels and its report.
 
@@ -60,6 +62,8 @@ def run_fit(
         Runs a named step.
     access
         What the config cannot hold of the source; None where it says all.
+    process
+        Draws the report; a thread where None.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def run_fit(
     with job.output.locked(lambda: job.unfinished), working(job, watch) as runner:
         # Another run may have been published after the first check and before the lock.
         refuse_finished(job)
-        if config.output.report:
+        if config.output.report and process is None:
             load_drawing()
         started: Checkpoint = step("sample", partial(start_or_resume, job, runner, watch))
 
@@ -86,7 +90,7 @@ def run_fit(
         accelerate = job.options.fit.accelerate == "auto"
         passes = partial(fit, runner, started, job.options.rule, watch, save, accelerate=accelerate)
         ended: Checkpoint = step("fit", passes)
-        labelled: LabelledRun = step("label", partial(label_rows, job, runner, ended, watch))
+        labelled: LabelledRun = step("label", partial(label_rows, job, runner, ended, watch, process))
         record: dict[str, Any] = step("report", partial(publish, job, runner.engine, labelled, watch))
     return record
 
@@ -97,6 +101,7 @@ def run_predict(
     watch: Watch,
     step: Step[Any] = call,
     access: SourceAccess | None = None,
+    process: DrawingProcess | None = None,
 ) -> dict[str, Any]:
     """Label data with a fitted model and write the labels with a report.
 
@@ -106,7 +111,7 @@ def run_predict(
         Path or URL of a ``model.zarr``, or of the output of a run.
     config
         The job, of which source, compute and output are used.
-    watch, step, access
+    watch, step, access, process
         As for `run_fit`.
 
     Returns
@@ -124,10 +129,10 @@ def run_predict(
     job: PreparedJob = step("open", opened)
     with job.output.locked(lambda: job.begun), working(job, watch) as runner:
         refuse_finished(job)
-        if config.output.report:
+        if config.output.report and process is None:
             load_drawing()
         try:
-            labelled: LabelledRun = step("label", partial(label_with, job, runner, fitted, watch))
+            labelled: LabelledRun = step("label", partial(label_with, job, runner, fitted, watch, process))
         except ClusteringError as error:
             # After a mistake of the user, the same command would fail again, so its files are removed. After a lost
             # cluster the command can resume, so they stay.

@@ -19,6 +19,7 @@ from clustering.fitting.loop import Stop
 from clustering.fitting.matching import match_ids
 from clustering.fitting.scoring import HeldOutScorer, HeldOutScores
 from clustering.run.drawing import EarlyDrawing
+from clustering.run.drawing_process import DrawingProcess
 from clustering.run.fit import fitted_model, objective_text
 from clustering.run.following import keeps_statistics
 from clustering.run.prepare import PreparedJob, provenance
@@ -33,7 +34,9 @@ from clustering.storage.output import new_run
 from clustering.storage.paths import StoragePath
 
 
-def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, watch: Watch) -> LabelledRun:
+def label_rows(
+    job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, watch: Watch, process: DrawingProcess | None = None
+) -> LabelledRun:
     """Label every row with the final params, and keep the model beside the labels.
 
     Parameters
@@ -46,6 +49,8 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
         State after the last pass.
     watch
         Receives messages.
+    process
+        Draws the report; a thread where None.
     """
     began = time.perf_counter()
     # Clusters that continue an earlier model keep their order, and `match_ids` keeps their ids.
@@ -62,7 +67,7 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
     # A killed label pass goes on from its labels and its ledger, so these stay.
     folder = job.output.stage(checkpoint.run, RESUMABLE if job.label_outputs.anything else ())
     sums = scores = None
-    drawing = _begin_drawing(job, result)
+    drawing = _begin_drawing(job, result, process)
     fitted_on_part = job.options.row_fraction is not None or job.held_out is not None
     needs_pass = job.label_outputs.anything or fitted_on_part or job.follows
     if needs_pass or result.stop is not Stop.CONVERGED or not job.model.objective_at_convergence:
@@ -91,7 +96,9 @@ def label_rows(job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, wat
     )
 
 
-def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: Watch) -> LabelledRun:
+def label_with(
+    job: PreparedJob, runner: PassRunner, model: FittedModel, watch: Watch, process: DrawingProcess | None = None
+) -> LabelledRun:
     """Label every row with a given fitted model.
 
     Parameters
@@ -104,6 +111,8 @@ def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: 
         The fitted model.
     watch
         Receives messages.
+    process
+        Draws the report; a thread where None.
     """
     began = time.perf_counter()
     # A prediction has no checkpoints, so its staging folder alone shows that it was begun.
@@ -111,7 +120,7 @@ def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: 
     folder = job.output.stage(run, RESUMABLE)
     # Reads and warnings of the fit are not those of this run.
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
-    drawing = _begin_drawing(job, fresh)
+    drawing = _begin_drawing(job, fresh, process)
     sums, _, result = _write_labels(job, runner, fresh, folder, watch)
     result = result.labelled_over(sums, job.plan.cells)
     write_model(result, folder / "model.zarr", provenance(job, run))
@@ -121,10 +130,14 @@ def label_with(job: PreparedJob, runner: PassRunner, model: FittedModel, watch: 
     return LabelledRun(run, result, folder, seconds, True, rows, job.plan.cells - rows, compared, lives, drawing)
 
 
-def _begin_drawing(job: PreparedJob, fitted: FittedModel) -> EarlyDrawing | None:
+def _begin_drawing(
+    job: PreparedJob, fitted: FittedModel, process: DrawingProcess | None
+) -> EarlyDrawing | DrawingProcess | None:
     """Begin to draw what the report shows of the model, which needs no labels; None without a report."""
     if not job.config.output.report:
         return None
+    if process is not None and process.begin(fitted, job.source, job.output, labels=job.config.output.labels):
+        return process
     return EarlyDrawing(fitted, job.source, job.output.path, labels=job.config.output.labels)
 
 

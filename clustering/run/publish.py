@@ -17,6 +17,7 @@ from clustering.execution.engine import Engine
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.registry import MODELS
 from clustering.run.drawing import EarlyDrawing
+from clustering.run.drawing_process import DrawingProcess
 from clustering.run.following import update_summary
 from clustering.run.gate import gate_failures, unmeasured_limits
 from clustering.run.prepare import PreparedJob
@@ -48,7 +49,7 @@ class LabelledRun:
     """Comparison with the previous version, see `clustering.fitting.comparison`; None where there is none."""
     residency: dict[str, Any] | None = None
     """Where the rows lived between passes, see `clustering.execution.residency`."""
-    drawing: EarlyDrawing | None = None
+    drawing: EarlyDrawing | DrawingProcess | None = None
     """Draws pictures of the model since before the label pass; None for a run without a report."""
     selection: Mapping[str, Any] | None = None
     """Content of ``selection.json``, where a sweep chose the model; None otherwise."""
@@ -89,9 +90,7 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
     pictures: list[Any] = []
     if job.config.output.report:
         try:
-            pictures = write_report(
-                labelled.fitted, record, labelled.folder, job.source, job.config, job.output, labelled.drawing
-            )
+            pictures = _draw_report(job, labelled, record)
         except Exception as error:
             # A fault in drawing must not cost the model and the labels. The report can be drawn again from the files.
             record["warnings"].append(f"no report could be drawn ({reason(error)}); 'clustering report' tries again")
@@ -106,6 +105,14 @@ def publish(job: PreparedJob, engine: Engine, labelled: LabelledRun, watch: Watc
     record = _switch_output(job, record, watch)
     watch.finished(record, pictures)
     return record
+
+
+def _draw_report(job: PreparedJob, labelled: LabelledRun, record: Mapping[str, Any]) -> list[Any]:
+    """Write the report, and return its figures; those that a process has drawn stay there."""
+    contents = labelled.fitted, record, labelled.folder, job.source, job.config, job.output
+    if isinstance(labelled.drawing, DrawingProcess):
+        return [] if labelled.drawing.write(*contents) else write_report(*contents)
+    return write_report(*contents, labelled.drawing)
 
 
 def _decide(job: PreparedJob, record: Mapping[str, Any], watch: Watch) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from clustering.config import JobConfig, SourceSection
+from clustering.data.plain_dataset import Labelled
 from clustering.data.source import Source
 from clustering.deferred import load_module, xr
 from clustering.errors import ClusteringError, OutputError, damaged
@@ -22,6 +24,7 @@ from clustering.storage.model import load_model
 from clustering.storage.names_file import load_cluster_names
 from clustering.storage.output import Output
 from clustering.storage.paths import StoragePath, translating_read_errors, write_bytes, zarr_store
+from clustering.storage.plain_groups import open_plain
 
 if TYPE_CHECKING:
     from clustering.report.figures import Figure
@@ -139,16 +142,13 @@ def draw_figures(
     from clustering.report import label_figures, page
 
     labels = preview = sample = changed = None
-    degrees: dict[str, xr.DataArray] = {}
+    degrees: dict[str, Labelled] = {}
     labels_path = folder / "labels.zarr"
     if (labels_path / "zarr.json").is_file():
         with (
             damaged(OutputError, f"the labels at {str(labels_path)!r}", "run the job again, or name another version"),
             translating_read_errors(labels_path),
-            # Default indexes would read whole coordinates, and pictures need a few cells only.
-            xr.open_dataset(
-                zarr_store(labels_path), engine="zarr", consolidated=False, chunks=None, create_default_indexes=False
-            ) as stored,
+            _opened(labels_path) as stored,
         ):
             # What figures need is loaded here, as the store is closed before they are drawn.
             if NAME in stored:
@@ -166,6 +166,20 @@ def draw_figures(
         # A label pass changes no params, so plotted rows that were read before it are those of now.
         sample = plotted_rows(source, result) if early is None else early.sample
     return page.draw(result, labels, preview, sample, degrees, clusters, changed, early)
+
+
+@contextmanager
+def _opened(path: StoragePath) -> Iterator[Mapping[Any, Any]]:
+    """Open the label outputs of a run; xarray is loaded only where they have coordinates."""
+    plain = open_plain(zarr_store(path))
+    if plain is not None:
+        yield plain
+        return
+    # Default indexes would read whole coordinates, and pictures need a few cells only.
+    with xr.open_dataset(
+        zarr_store(path), engine="zarr", consolidated=False, chunks=None, create_default_indexes=False
+    ) as stored:
+        yield stored
 
 
 def redo_report(store: str, access_of: AccessOf = by_config) -> StoragePath:

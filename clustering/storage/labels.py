@@ -134,7 +134,7 @@ def write_frame(
     """
     taken = _taken(output_variables(wanted or LabelOutputs(), clusters, model))
     carried = coordinates_of(source, taken)
-    _, unwritten = write_carried(path, carried.assign_attrs({**carried.attrs, **attributes}))
+    _, unwritten = write_carried(path, carried.assign_attrs(attributes))
     cautions = (*unwritten, *given_way(source, taken))
     about: dict[str, Any] = {_CAUTIONS: list(cautions)} if cautions else {}
     # This attribute is written last, so that it stands for a complete frame.
@@ -282,7 +282,8 @@ def create_labels(
         write_frame(path, source, clusters, attributes, outputs, model)
         group = zarr.open_group(zarr_store(path), mode="r+")
     carried, there = coordinates_of(source, taken), set(group.array_keys())
-    carried = carried.drop_vars([name for name in carried.variables if name not in there])
+    unwritten = [name for name in carried.variables if name not in there]
+    carried = carried.drop_vars(unwritten) if unwritten else carried
     whole, (inner, sharded) = units(plan), inner_chunks(source)
     pointed: set[str] = set()
     for array in arrays:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from clustering.data.encoding import encodable, in_memory
+from clustering.data.encoding import encodable
 from clustering.data.ownership import SAVED, check_place, check_target, mark_folder
+from clustering.data.plain_dataset import PlainDataset, PlainVariable
 from clustering.data.preparation import Preparation
 from clustering.data.reading_options import ReadingOptions
 from clustering.data.replacing import staged
@@ -35,12 +36,13 @@ from clustering.storage.paths import (
     translating_write_errors,
     zarr_store,
 )
+from clustering.storage.plain_groups import is_plain, write_plain
 
 FORMAT = 1
 """Version of the layout on disk."""
 
 
-def to_dataset(fitted: FittedModel) -> xr.Dataset:
+def describe(fitted: FittedModel) -> PlainDataset:
     """Describe a fitted model as labelled arrays.
 
     Parameters
@@ -50,7 +52,7 @@ def to_dataset(fitted: FittedModel) -> xr.Dataset:
 
     Returns
     -------
-    xarray.Dataset
+    PlainDataset
         ``centers (cluster, feature)`` in the units of the data, ``weights (cluster)``, ``covariances`` where the kind
         has them, ``history (pass, step)``, the exact params (``params_…``), measures of each cluster in each pass
         (``track_…``) and the range, mean and variance of each feature from pass 0. Numbers and dates that label the
@@ -112,8 +114,24 @@ def to_dataset(fitted: FittedModel) -> xr.Dataset:
         "maximum": ("feature", summary.greatest, units),
     }
     labels = {"cluster": ("cluster", fitted.ids), **feature_coordinates(fitted)}
-    variables, coordinates = ({name: in_memory(*one) for name, one in group.items()} for group in (arrays, labels))
-    return xr.Dataset(variables, coordinates, attributes)
+    variables, coordinates = ({name: _plain(*one) for name, one in group.items()} for group in (arrays, labels))
+    return PlainDataset(variables, coordinates, attributes)
+
+
+def _plain(dims: str | tuple[str, ...], values: Any, attributes: Mapping[str, Any] | None = None) -> PlainVariable:
+    return PlainVariable((dims,) if isinstance(dims, str) else dims, np.asarray(values), attributes or {})
+
+
+def to_dataset(fitted: FittedModel) -> xr.Dataset:
+    """Describe a fitted model as labelled arrays of xarray, see `describe`.
+
+    Parameters
+    ----------
+    fitted
+        Fitted model.
+    """
+    made: xr.Dataset = describe(fitted).in_xarray
+    return made
 
 
 _COMPONENTS = {"feature": "component", "feature_too": "component_too"}
@@ -309,7 +327,11 @@ def write_model(fitted: FittedModel, path: StoragePath, attributes: Mapping[str,
 
 
 def _write(fitted: FittedModel, store: Any, attributes: Mapping[str, Any] | None) -> None:
-    dataset = _openable(to_dataset(fitted)).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
+    described = describe(fitted).assign_attrs(json.loads(json.dumps(dict(attributes or {}))))
+    if is_plain(described):
+        write_plain(described, store)
+        return
+    dataset = _openable(described.in_xarray)
     with warnings.catch_warnings():
         # Text, such as names of channels, has no final Zarr v3 specification yet.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)

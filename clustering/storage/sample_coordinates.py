@@ -9,11 +9,12 @@ import json
 import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from clustering.data.encoding import dataset, part_length, reason_of, split_writable
+from clustering.data.plain_dataset import PlainDataset
 from clustering.data.source import Source
 from clustering.deferred import xr, zarr
 from clustering.errors import SourceError
@@ -50,6 +51,8 @@ def coordinates_of(source: Source, taken: Collection[str]) -> xr.Dataset:
         Variables as they are to be written, with attributes of the source that hold for the results.
     """
     data, samples = source.dataset, set(source.sample_dims)
+    if isinstance(data, PlainDataset) and not data.coords:
+        return cast("xr.Dataset", PlainDataset({}, attrs=_json_attributes(data.attrs, _is_part(source))))
     kept = [str(name) for name, c in data.coords.items() if set(c.dims) <= samples and name not in taken]
     for name in tuple(kept):
         kept += [n for n in _bounds(data, name) if n not in kept and not {n, *map(str, data[n].dims)} & {*taken}]
@@ -85,6 +88,8 @@ def left_out(carried: xr.Dataset) -> tuple[str, ...]:
     carried
         Dataset of `coordinates_of`.
     """
+    if not carried.variables:
+        return ()
     return tuple(_left_out(name, reason) for name, reason in split_writable(carried)[1].items())
 
 
@@ -123,6 +128,9 @@ def write_carried(path: StoragePath, carried: xr.Dataset) -> tuple[xr.Dataset, t
     tuple of str
         Words for a user about each variable that was left out.
     """
+    if not carried.variables:
+        zarr.create_group(zarr_store(path), overwrite=True, zarr_format=3, attributes=dict(carried.attrs))
+        return carried, ()
     carried, reasons = split_writable(carried)
     cautions = [_left_out(name, reason) for name, reason in reasons.items()]
     large = [str(name) for name, v in carried.variables.items() if v.ndim and part_length(v) < v.shape[0]]

@@ -23,7 +23,7 @@ from clustering_flows import images, models
 from clustering_flows.arguments import AsJson, Collision, Orchestrated, Overrides
 from clustering_flows.exit_status import exit_status
 from clustering_flows.init_command import init
-from clustering_flows.jobs import its_part_in, orchestrated
+from clustering_flows.jobs import drawing_beside, its_part_in, orchestrated
 from clustering_flows.log_lines import notices
 from clustering_flows.select_command import select_k
 
@@ -192,8 +192,8 @@ def fit(config: str, *, set_: Overrides = None, prefect: Orchestrated = None, js
             from clustering_flows.credentials import access_of
             from clustering_flows.terminal import terminal_watch
 
-            with terminal_watch(sys.stderr) as watch:
-                record = run_fit(job, watch, watch.step, access_of(job.source))
+            with drawing_beside(job) as process, terminal_watch(sys.stderr) as watch:
+                record = run_fit(job, watch, watch.step, access_of(job.source), process)
         _finish(record, json_)
 
 
@@ -223,8 +223,8 @@ def predict(
             from clustering_flows.credentials import access_of
             from clustering_flows.terminal import terminal_watch
 
-            with terminal_watch(sys.stderr) as watch:
-                record = run_predict(model, job, watch, watch.step, access_of(job.source))
+            with drawing_beside(job) as process, terminal_watch(sys.stderr) as watch:
+                record = run_predict(model, job, watch, watch.step, access_of(job.source), process)
         _finish(record, json_)
 
 
@@ -360,7 +360,7 @@ def _start(config: str, overrides: Overrides) -> JobConfig:
         from clustering_flows.loading import load_config
 
         job = load_config(config, overrides or ())
-        for name in ("clustering.run.job", "xarray", "zarr"):
+        for name in ("clustering.run.job", "zarr"):
             load_module(name)
         gc.freeze()
     return job

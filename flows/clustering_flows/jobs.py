@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clustering.config import JobConfig
+    from clustering.run.drawing_process import DrawingProcess
 
 
 def its_part_in(job: JobConfig) -> AbstractContextManager[None]:
@@ -24,3 +26,16 @@ def orchestrated(chosen: bool | None) -> bool:
         return False
     orchestration.ready("running as a flow", ", or use --no-prefect")
     return True
+
+
+@contextmanager
+def drawing_beside(job: JobConfig) -> Iterator[DrawingProcess | None]:
+    """Offer a process that draws the report of a job; None where there is none to draw, or no process for it."""
+    from clustering.run.drawing_process import DrawingProcess
+
+    process = DrawingProcess.start() if job.output.report else None
+    try:
+        yield process
+    finally:
+        if process is not None:
+            process.close()

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
+from xarray.core.indexing import LazilyIndexedArray
 
 import clustering as c
-from clustering.data.plain_dataset import PlainDataset, PlainVariable
+from clustering.compat import lazy_data
+from clustering.data.plain_dataset import PlainDataset, PlainVariable, as_plain
 from clustering.data.reading import read_block
 from clustering.data.source import Source
 from clustering.errors import SourceError
@@ -86,3 +89,71 @@ def test_a_worker_gets_the_array() -> None:
     block = plain.plan().block(0)
     np.testing.assert_array_equal(read_block(again, block).values, read_block(plain, block).values)
     assert again.features == plain.features
+
+
+def stored(version: int, dims: tuple[str, ...] | None = None, **options: Any) -> zarr.Array[Any]:
+    options = {"chunks": (20, 3), "dtype": "f4", **options}
+    array = zarr.create_array({}, shape=ROWS.shape, zarr_format=version, dimension_names=dims, **options)
+    array[:] = np.nan_to_num(ROWS).astype(array.dtype)
+    return array
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        stored(3), stored(2), stored(3, ("y", "x")), stored(3, ("y", "x"), dtype="i2"),
+        stored(3, chunks=(10, 3), shards=(20, 3)), stored(3, fill_value=np.nan), stored(2, fill_value=None),
+    ],
+)  # fmt: skip
+def test_both_ways_open_the_same_stored_array(array: zarr.Array[Any]) -> None:
+    plain = c.open_source(array)
+    general = c.open_source(array, isel={plain.sample_dims[0]: {"start": 0}})
+    assert isinstance(plain.dataset, PlainDataset)
+    assert isinstance(general.dataset, xr.Dataset)
+    assert plain.dataset.in_xarray.identical(general.dataset)
+    assert plain.dataset["values"].encoding == general.dataset["values"].encoding
+    for name in (
+        "shape", "chunks", "dtype", "features", "about", "n_features", "row_bytes", "kept_row_bytes", "variables",
+        "sample_dims", "feature_dims", "labelled", "cautions", "axes", "packing",
+    ):  # fmt: skip
+        assert getattr(plain, name) == getattr(general, name), name
+    decodings = [source.stored["values"].decoding for source in (plain, general)]
+    assert decodings[0] == decodings[1]
+    plan = plain.plan(block_bytes=512)
+    assert plan == general.plan(block_bytes=512)
+    for i in range(len(plan)):
+        ours, theirs = read_block(plain, plan.block(i)), read_block(general, plan.block(i))
+        np.testing.assert_array_equal(ours.values, theirs.values)
+        assert ours.values.dtype == theirs.values.dtype
+    assert plain.preview(7).identical(general.preview(7))
+
+
+def test_a_stored_array_with_something_to_decode_is_left_to_xarray() -> None:
+    for array in (
+        stored(3, attributes={"scale_factor": 2.0}), stored(2, attributes={"_ARRAY_DIMENSIONS": ["y", "x"]}),
+        stored(3, dtype=">f4"), stored(3, dtype="bool"),
+    ):  # fmt: skip
+        assert isinstance(c.open_source(array).dataset, xr.Dataset)
+
+
+def test_a_selection_of_a_stored_array_stays_lazy() -> None:
+    source = c.open_source(stored(3), isel={"dim_0": {"start": 10, "stop": 30}})
+    rows = read_block(source, source.plan().block(0)).values
+    np.testing.assert_array_equal(rows, np.nan_to_num(ROWS[10:30]).astype("f4"))
+    assert isinstance(lazy_data(source.dataset["values"].variable), LazilyIndexedArray)
+
+
+def test_a_plain_array_is_cut_and_labelled_as_in_xarray() -> None:
+    labels = {"y": PlainVariable(("y",), np.arange(70.0), {"units": "m"})}
+    plain = PlainVariable(("y", "x"), ROWS, {"units": "K"}, coords=labels)
+    whole = xr.DataArray(ROWS, {"y": ("y", np.arange(70.0), {"units": "m"})}, ("y", "x"), attrs={"units": "K"})
+    assert plain.to_xarray().identical(whole)
+    assert as_plain(whole).to_xarray().identical(whole)
+    for cut in ({"y": slice(3, 40, 7)}, {"y": 4, "x": slice(1, None)}, {"x": 2}, {}):
+        assert plain.isel(cut).to_xarray().identical(whole.isel(cut))
+    assert plain.isel({"y": [3, 1]}).identical(whole.isel({"y": [3, 1]}))
+    assert plain.assign_attrs(step=2).to_xarray().identical(whole.assign_attrs(step=2))
+    along = {"x": np.arange(3)}
+    assert plain.assign_coords(along).to_xarray().identical(whole.assign_coords(along))
+    assert plain.copy(2 * ROWS).to_xarray().identical(whole.copy(data=2 * ROWS))
+    assert plain["y"] is labels["y"]

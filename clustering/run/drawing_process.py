@@ -1,0 +1,154 @@
+"""A process that draws the report beside a job.
+
+Drawing is plain Python and holds the interpreter lock. In a thread it slows passes down, and they slow it down; in a
+process of its own it takes a processor that a job over an array of a few gigabytes does not use all the time.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from clustering.config import JobConfig
+from clustering.data.plan import MIB
+from clustering.data.source import Source
+from clustering.deferred import load_module
+from clustering.fitting.fitted_model import FittedModel
+from clustering.models.param_arrays import params_to_arrays
+from clustering.run.drawing import PAGE, EarlyDrawing
+from clustering.run.report import write_report
+from clustering.storage.bucket_output import BucketOutput
+from clustering.storage.output import Output
+from clustering.storage.paths import StoragePath
+
+LARGE = 64 * MIB
+"""Models of more bytes than this are drawn where they are, as a process would hold a copy of them."""
+
+
+class DrawingProcess:
+    """A forked process that draws. Whatever fails in it is drawn again by the job, which reports the error."""
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        """Take a process that `start` has forked.
+
+        Parameters
+        ----------
+        pid
+            Number of the process.
+        connection
+            Connection to it.
+        """
+        self._pid, self._begun = pid, False
+        self._stream: Any = connection.makefile("rwb")
+
+    @classmethod
+    def start(cls) -> DrawingProcess | None:
+        """Fork while the program has one thread, as a command has before its job; None where that is impossible."""
+        if not sys.platform.startswith("linux") or threading.active_count() > 1:
+            return None
+        own, other = socket.socketpair()
+        with own, other, warnings.catch_warnings():
+            # Python counts the threads of BLAS too, which survive a fork.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                pid = os.fork()
+            except OSError:
+                # No more processes are allowed.
+                return None
+            if not pid:
+                own.close()
+                _serve(other)
+            return cls(pid, own)
+
+    def begin(self, fitted: FittedModel, source: Source, output: Output | BucketOutput, *, labels: bool) -> bool:
+        """Begin to draw the figures of a fitted model, which need no labels; return whether it has begun.
+
+        Parameters
+        ----------
+        fitted, source, labels
+            As for `EarlyDrawing`.
+        output
+            Output of the run.
+        """
+        size = sum(array.nbytes for array in params_to_arrays(fitted.params).values())
+        if size <= LARGE and source.recipe is not None and isinstance(output, Output):
+            self._begun = self._send((fitted, source, output.path, labels))
+        return self._begun
+
+    def write(
+        self,
+        fitted: FittedModel,
+        record: Mapping[str, Any],
+        folder: StoragePath,
+        source: Source,
+        config: JobConfig,
+        output: Output | BucketOutput,
+    ) -> bool:
+        """Write the report, and return whether that was possible.
+
+        Parameters
+        ----------
+        fitted, record, folder, source, config, output
+            As for `write_report`.
+        """
+        if not self._begun or not self._send((fitted, record, folder, source, config, output)):
+            return False
+        try:
+            return bool(_receive(self._stream))
+        except (OSError, EOFError):
+            # The system may end a process where memory runs out.
+            return False
+
+    def _send(self, content: tuple[Any, ...]) -> bool:
+        try:
+            self._stream.write(pickle.dumps(content, pickle.HIGHEST_PROTOCOL))
+            self._stream.flush()
+        # Options of a store may hold what belongs to this process, and the other one may have ended.
+        except (pickle.PicklingError, TypeError, AttributeError, OSError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        with suppress(OSError):
+            self._stream.close()
+
+
+def _receive(stream: Any) -> Any:
+    # Only the other process can write to the stream.
+    return pickle.load(stream)  # noqa: TID251
+
+
+def _serve(connection: socket.socket) -> None:
+    """Draw what the job asks for, until it ends; this function does not return."""
+    # An interruption from the keyboard reaches both processes, and the job decides what comes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        load_module(PAGE)
+        # The first drawing of a process takes longest, and there is time for it now.
+        load_module("clustering.report.figures").drawn("", "", "", "", lambda canvas: canvas.add_subplot())
+        stream = connection.makefile("rwb")
+        fitted, source, path, labels = _receive(stream)
+        drawing = EarlyDrawing(fitted, source, path, labels=labels)
+        fitted, record, folder, source, config, output = _receive(stream)
+        written = True
+        try:
+            write_report(fitted, record, folder, source, config, output, drawing)
+        except Exception:
+            written = False
+        pickle.dump(written, stream)
+        stream.flush()
+    finally:
+        # Nothing of the program that was forked may be cleaned up or flushed a second time.
+        signal.raise_signal(signal.SIGKILL)
