@@ -102,24 +102,28 @@ def _follow(
     course: Course[S], rows: Rows, first: RowMargins, most: Array
 ) -> tuple[NDArray[np.bool_], FarRows, tuple[FarRows, ...]]:
     """Find far rows, and add up those with one label along the course, and the others at each waypoint."""
-    now, *later = course.functions
+    now = course.functions[0]
+    # One look at the first waypoint shows most of the rows that keep their label along the whole course.
     steady = now.stays(rows, first, most)
-    rest = ~steady
-    part, at = rows.select(rest), [first.select(rest)]
-    far = now.stays(part, at[0], course.budgets[0])
-    same = far.copy()
-    for function, budgets in zip(later, course.budgets[1:], strict=True):
-        at.append(function.measure(part))
-        far &= function.stays(part, at[-1], budgets)
-        same &= at[-1].labels == at[0].labels
-    steady[rest] = far & same
+    index = np.flatnonzero(~steady)
+    part, at = rows.select(~steady), [first.select(~steady)] * len(course.functions)
+    far = np.ones(len(part), np.bool_)
+    # Budgets are largest at the last waypoint, where most of the near rows are found.
+    for i in reversed(range(len(course.functions))):
+        function = course.functions[i]
+        at[i] = function.measure(part) if i > 0 else at[i]
+        far &= function.stays(part, at[i], course.budgets[i])
+        if i == len(at) - 1 and not far.all():
+            part, at, index, far = part.select(far), [each.select(far) for each in at], index[far], far[far]
+    same = far & np.all([each.labels == at[0].labels for each in at], axis=0)
     changing = far & ~same
     moving = tuple(
         function.sum_far(part.select(changing), each.select(changing))
         for function, each in zip(course.functions, at, strict=True)
     )
+    steady[index[same]] = True
     sums = now.sum_far(rows.select(steady), first.select(steady))
-    steady[rest] = far
+    steady[index[changing]] = True
     return steady, sums, moving
 
 

@@ -33,6 +33,10 @@ ROUNDED_UP = 1.0 + 2.0**-36
 """Factor that makes a computed length an upper bound of the true one, for up to 2¹⁶ features."""
 
 
+DISTANCES_AT_ONCE = 2**15
+"""Distances from all centers that are held together, so that they stay in the cache of a processor."""
+
+
 class RowMargins(NamedTuple):
     """Nearest centers of rows, and by how much they are the nearest."""
 
@@ -226,16 +230,36 @@ class MarginStatistics(ABC, Generic[S]):
 
     def _stays_with_each(self, rows: Rows, measured: RowMargins, budgets: Array) -> NDArray[np.bool_]:
         """Compare rows with the budget of every other center."""
-        holds = np.zeros(len(rows), np.bool_)
+        holds = np.empty(len(rows), np.bool_)
         reach = float(np.linalg.norm(self.points, axis=1).max())
-        # One thread, as the number of BLAS threads changes the order of sums, and so which rows are near.
-        with one_blas_thread():
-            for start, stop, part in self.mapped(rows):
-                labels, own = measured.labels[start:stop], measured.distances[start:stop]
-                least = (1.0 - SLACK) * least_distances(part, self.points) - budgets
-                least[np.arange(len(part)), labels] = np.inf
-                holds[start:stop] = least.min(axis=1) > own + budgets[labels] + SLACK * (own + reach)
+        for start, least in self._least_distances(rows):
+            chosen = slice(start, start + len(least))
+            labels, own = measured.labels[chosen], measured.distances[chosen]
+            least *= 1.0 - SLACK
+            least -= budgets
+            least[np.arange(len(least)), labels] = np.inf
+            holds[chosen] = least.min(axis=1) > own + budgets[labels] + SLACK * (own + reach)
         return holds
+
+    def _least_distances(self, rows: Rows) -> Iterator[tuple[int, Array]]:
+        """Yield the first of some rows, and bounds of their distances from all centers from below ``(m, k)``."""
+        points = self.points
+        k, p = points.shape
+        # Each sum errs by p roundings at most, of numbers that are no larger than ‖x‖² + ‖m‖².
+        less = 1.0 - (2.0 * p + 8.0) * 2.0**-52
+        offsets = less * np.einsum("kp,kp->k", points, points)
+        length = max(1, DISTANCES_AT_ONCE // k)
+        # One thread, as the number of BLAS threads changes the order of sums, and so which rows are near.
+        with one_blas_thread(), np.errstate(invalid="ignore", over="ignore"):
+            for start, _, mapped in self.mapped(rows):
+                for begin in range(0, len(mapped), length):
+                    part = mapped[begin : begin + length]
+                    squares = part @ points.T
+                    squares *= -2.0
+                    squares += offsets
+                    squares += less * np.einsum("mp,mp->m", part, part)[:, None]
+                    np.maximum(squares, 0.0, out=squares)
+                    yield start + begin, np.sqrt(squares, out=squares)
 
     def multiples(self, rows: Rows, lengths: Array) -> Array:
         """Estimate by which multiple of some lengths centers may move before the label of a row changes ``(n,)``.
@@ -247,15 +271,14 @@ class MarginStatistics(ABC, Generic[S]):
         lengths
             A positive length for each center ``(k,)``.
         """
-        least = np.empty(len(rows))
-        with one_blas_thread(), np.errstate(invalid="ignore"):
-            for start, stop, part in self.mapped(rows):
-                distances = least_distances(part, self.points)
-                labels, index = distances.argmin(axis=1), np.arange(len(part))
-                ratios = (distances - distances[index, labels][:, None]) / (lengths[labels][:, None] + lengths)
-                ratios[index, labels] = np.inf
-                least[start:stop] = ratios.min(axis=1)
-        return np.nan_to_num(least, nan=0.0, posinf=np.inf)
+        multiples = np.empty(len(rows))
+        for start, distances in self._least_distances(rows):
+            labels, index = distances.argmin(axis=1), np.arange(len(distances))
+            distances -= distances[index, labels][:, None]
+            distances /= lengths[labels][:, None] + lengths
+            distances[index, labels] = np.inf
+            multiples[start : start + len(distances)] = distances.min(axis=1)
+        return np.nan_to_num(multiples, nan=0.0, posinf=np.inf)
 
     def drift(self, now: Self) -> Array:
         """Bound how far each center ``(k,)`` has moved from its place in this pass, whatever its way.
@@ -266,25 +289,6 @@ class MarginStatistics(ABC, Generic[S]):
             The function of a later pass.
         """
         return np.asarray(np.linalg.norm(now.points - self.points, axis=1) * ROUNDED_UP)
-
-
-def least_distances(rows: Array, points: Array) -> Array:
-    """Bound the distances of rows from all centers from below ``(m, k)``.
-
-    Parameters
-    ----------
-    rows
-        Rows ``(m, p)`` in the space of the points.
-    points
-        Centers ``(k, p)``.
-    """
-    norms, reaches = np.einsum("mp,mp->m", rows, rows), np.einsum("kp,kp->k", points, points)
-    products = rows @ points.T
-    both = norms[:, None] + reaches
-    # Each of the three sums errs by p roundings at most, of numbers that are no larger than ‖x‖² + ‖m‖².
-    rounding = (2.0 * points.shape[1] + 8.0) * 2.0**-52
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.sqrt(np.maximum(0.0, (1.0 - rounding) * both - 2.0 * products)))
 
 
 def within_budgets(points: Array, budgets: Array, radius: Array, astray: Array) -> bool:
