@@ -305,7 +305,10 @@ def _budget_arrays(budget: BudgetState) -> dict[str, NDArray[Any]]:
     """Return the arrays of passes with a drift budget, by name."""
     arrays: dict[str, NDArray[Any]] = {}
     if budget.sample is not None:
-        arrays |= {f"budget_sample.{name}": array for name, array in budget.sample._asdict().items()}
+        values, weights, counts = budget.sample
+        arrays |= {
+            "budget_sample.values": values, "budget_sample.weights": weights, "budget_sample.counts": counts
+        }  # fmt: skip
     if budget.reference is not None:
         reference = budget.reference
         groups = {f"course{i}": params_to_arrays(each.params) for i, each in enumerate(reference.course.functions)}
