@@ -171,8 +171,7 @@ class BudgetedPasses:
                 spent.append(result)
                 return result.statistics[0]
 
-            split = CourseStatistics(None, reference.steady, reference.moving)
-            before = LastRead(reference.course, split, near_statistics)
+            before = LastRead(reference.course, reference.steady, reference.moving, near_statistics)
         few = self.sample.every(-(-len(self.sample.counts) // PLANNED_ROWS))
         # Sums are float64, and each task holds those of a few blocks.
         longest = min(LONGEST, max(1, self.sums_room // now.points.nbytes))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows, in_memory_rows
-from clustering.models.course import Course, CourseStatistics, split_rows
+from clustering.models.course import Course, split_rows
 from clustering.models.margins import FarRows, MarginStatistics, RowMargins
 
 Array = NDArray[np.float64]
@@ -43,12 +43,12 @@ class SampledRows(NamedTuple):
         return in_memory_rows(self.values, self.weights * self.counts)
 
     def every(self, step: int) -> SampledRows:
-        """Return every so manieth row.
+        """Return fewer rows, which are spread evenly over these.
 
         Parameters
         ----------
         step
-            The distance of two of them.
+            One of so many rows is returned.
         """
         return SampledRows(self.values[::step], self.weights[::step], self.counts[::step])
 
@@ -66,7 +66,8 @@ class LastRead:
     """What the full read before says of the rows."""
 
     course: Course[Any]
-    split: CourseStatistics[Any]
+    steady: FarRows
+    moving: tuple[FarRows, ...]
     near: Callable[[MarginStatistics[Any]], Any]
     """Makes the statistics of the near rows in a pass."""
 
@@ -113,7 +114,7 @@ class _SampledFarRows:
             far = ~split_rows(before.course, rows)[1]
             rows, counts = rows.select(far), counts[far]
             last = before.course.functions[-1]
-            self.known = before.split.steady + before.split.moving[-1]
+            self.known = before.steady + before.moving[-1]
             self.labelled = last.measure(rows)
             self.sampled = last.sum_far(rows, self.labelled)
         self.rows = rows

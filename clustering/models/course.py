@@ -147,7 +147,8 @@ def find_waypoint(
         Number of the waypoint; None where a label of a far row may be another one.
     """
     start = course.functions[0]
-    for i, function in reversed(list(enumerate(course.functions))):
+    for i in reversed(range(len(course.functions))):
+        function = course.functions[i]
         radius = np.maximum(steady.radius + start.drift(function), moving[i].radius)
         if within_budgets(function.points, course.budgets[i], radius, function.drift(now)):
             return i

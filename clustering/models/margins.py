@@ -47,11 +47,6 @@ class RowMargins(NamedTuple):
     margins: Array
     """Lower bound of how much farther every other center is ``(n,)``; NaN where nothing is known."""
 
-    @property
-    def others(self) -> Array:
-        """Lower bound of the distance from every other center ``(n,)``."""
-        return self.distances + self.margins
-
     def select(self, chosen: NDArray[np.bool_] | slice) -> RowMargins:
         """Select some rows.
 

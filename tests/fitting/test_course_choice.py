@@ -79,7 +79,7 @@ def test_errors_are_those_of_the_centers_and_less_where_a_read_is_known() -> Non
     for seed in range(10):
         chosen = np.random.default_rng(seed).permutation(len(values))[:2000]
         sample = SampledRows(values[chosen], np.ones(2000), np.full(2000, 20.0))
-        before = LastRead(read, split, lambda each: each(rows.select(near)))
+        before = LastRead(read, split.steady, split.moving, lambda each: each(rows.select(near)))
         _, first = (each for each, _ in zip(expected_passes(now, sample, None), range(2), strict=False))
         _, second = (each for each, _ in zip(expected_passes(now, sample, before), range(2), strict=False))
         alone += np.linalg.norm(first.function.points - true)
