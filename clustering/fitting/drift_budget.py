@@ -42,6 +42,8 @@ SAMPLE_BYTES = 2**24
 """Size of the rows by which passes are estimated, in bytes, as checkpoints hold them."""
 LEAST_SAMPLED = 2**10
 """Number of those rows at least, whatever their size."""
+SAMPLED_PART = 8
+"""One of so many rows at most: an estimated pass goes over all of them, and must take far less than a full read."""
 PLANNED_ROWS = 2**14
 """Largest number of rows by which budgets are chosen."""
 LONGEST = 32
@@ -222,7 +224,8 @@ def first_budget(runner: PassRunner, function: Any, sample: RowSample, count: in
     if not has_margins(function) or near_share(runner, count) is None:
         return BudgetState()
     row_bytes = sample.values.itemsize * sample.values.shape[1]
-    step = max(1, -(-len(sample.weights) // max(LEAST_SAMPLED, SAMPLE_BYTES // row_bytes)))
+    most = max(LEAST_SAMPLED, min(SAMPLE_BYTES // row_bytes, max(PLANNED_ROWS, count // SAMPLED_PART)))
+    step = max(1, -(-len(sample.weights) // most))
     chosen = slice(None, None, step)
     values, weights = sample.values[chosen], sample.weights[chosen]
     if values.dtype.kind == "f":
