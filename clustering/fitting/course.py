@@ -1,183 +1,82 @@
-"""The choice of a course: how far ahead a full read looks, and its budgets, by rows of the row sample."""
+"""The choice of a course: how many passes a full read looks ahead, and its budgets, by rows of the row sample."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.blas import one_blas_thread
-from clustering.data.rows import in_memory_rows
-from clustering.models.course import least_margins, within_course
-from clustering.models.margins import MarginStatistics, RowMargins, farthest_other
+from clustering.data.rows import Rows
+from clustering.fitting.expected_passes import ExpectedPass
+from clustering.models.course import Course
 
 Array = NDArray[np.float64]
 
-LENGTHS = (0, 1, 2, 3, 4, 6, 8)
-"""Numbers of passes that a course may look ahead."""
-DOUBT = 0.02
-"""Part of a forecast drift by which a forecast is taken to be wrong."""
-SLOWEST = 0.05
-"""Least expected movement of a boundary, as a part of the largest."""
+ENOUGH = 2.0
+"""Multiple of the expected errors of centers that budgets must allow, where the course is longer than one pass."""
+LEAST = 1.0
+"""The same for a single pass, after which a full read would follow in any case."""
+MOST = 2.0**20
+"""Largest multiple of the expected errors."""
 ERRORS = 2.0
 """Standard errors by which the share of near rows is kept below its limit."""
-CENTERS_AT_ONCE = 256
-"""Centers whose distances from all others are held in memory together."""
-
-
-class SampledRows(NamedTuple):
-    """Some of the rows, by which full reads are planned."""
-
-    values: NDArray[Any]
-    """Prepared rows ``(m, d)`` without missing features."""
-    counts: Array
-    """Number of rows that each stands for ``(m,)``."""
-
-
-class _Forecast:
-    """The passes that are expected to follow, made as far as they are asked for, with margins of the sampled rows."""
-
-    def __init__(self, expected: Iterator[MarginStatistics[Any]], sample: SampledRows) -> None:
-        self.expected, self.rows = expected, in_memory_rows(sample.values)
-        self.functions: list[MarginStatistics[Any]] = []
-        self.measured: dict[int, RowMargins] = {}
-
-    def get(self, index: int) -> MarginStatistics[Any] | None:
-        """Return the function of a pass; None where no forecast reaches so far."""
-        self.functions += islice(self.expected, max(0, index + 1 - len(self.functions)))
-        return self.functions[index] if index < len(self.functions) else None
-
-    def margins(self, index: int) -> RowMargins:
-        """Return the margins of the sampled rows in a pass."""
-        if index not in self.measured:
-            self.measured[index] = self.functions[index].measure(self.rows)
-        return self.measured[index]
 
 
 def choose_course(
-    expected: Iterator[MarginStatistics[Any]], sample: SampledRows, share: float, reach: Array | None
-) -> tuple[tuple[MarginStatistics[Any], ...], Array]:
-    """Choose the waypoints and the budgets of a full read, so that most of the passes that follow need no other.
+    expected: Iterator[ExpectedPass], rows: Rows, counts: Array, share: float, longest: int
+) -> Course[Any]:
+    """Choose the longest course along which budgets allow for the errors of the expected centers.
 
-    The longer the course, the more rows change their label along it, which are all kept, and the less room is left for
-    rows that may change it where centers stray from the course.
+    The longer the course, the more rows are near a boundary at one of its waypoints, and the less is left for budgets.
 
     Parameters
     ----------
     expected
-        Functions of the present pass, and of those that are expected to follow, made when they are asked for.
-    sample
-        Some of the rows.
+        The present pass, and those that are expected to follow, made when they are asked for.
+    rows
+        Some of the rows ``(m, d)``.
+    counts
+        Number of rows that each of them stands for ``(m,)``.
     share
         Largest share of the rows that is to be near.
-    reach
-        Distance from each center up to which others compete with it ``(k,)``; None where it is not known.
-
-    Returns
-    -------
-    tuple of MarginStatistics
-        Functions at the waypoints; the first is that of the present pass.
-    ndarray
-        Budgets ``(k,)``.
+    longest
+        Largest number of passes to look ahead.
     """
-    forecast, now = _Forecast(expected, sample), next(expected)
-    forecast.functions.append(now)
-    labels = forecast.margins(0).labels
-    radius = np.full(len(now.points), np.inf) if reach is None else reach
-    course: tuple[MarginStatistics[Any], ...] = (now,)
-    most, budgets = -1, np.zeros(len(now.points))
-    for length in LENGTHS:
-        aim = forecast.get(max(1, length))
-        if aim is None and length > 0:
+    first = next(expected)
+    functions, errors = [first.function], [np.zeros_like(first.errors)]
+    multiples = np.full(len(rows), np.inf)
+    length, multiple = 0, 0.0
+    for each in islice(expected, longest):
+        functions.append(each.function)
+        errors.append(each.errors)
+        multiples = np.minimum(multiples, each.function.multiples(rows, each.errors))
+        allowed = min(MOST, choose_multiple(multiples, counts, share))
+        if allowed < (ENOUGH if length else LEAST):
             break
-        drift = np.zeros(len(now.points)) if aim is None else now.drift(aim)
-        places = sorted({0, length})
-        waypoints = tuple(forecast.functions[i] for i in places)
-        least = least_margins(waypoints, [forecast.margins(i) for i in places])
-        widest = choose_budgets(labels, least, sample.counts, expected_movement(now.points, drift, radius), share)
-        if length > 0 and not widest.any():
-            # So many rows change their label that these alone fill the room.
+        length, multiple = len(functions) - 1, allowed
+        if allowed < ENOUGH:
             break
-        steps = _steps_within(waypoints, widest, forecast, radius)
-        if steps > most:
-            most, course, budgets = steps, waypoints, widest
-        if steps < length:
-            break
-    return course, budgets
+    return Course(tuple(functions[: length + 1]), multiple * np.array(errors[: length + 1]))
 
 
-def _steps_within(course: Sequence[MarginStatistics[Any]], budgets: Array, forecast: _Forecast, radius: Array) -> int:
-    """Count the expected passes that a full read would serve, if the forecast errs by a part of the drift."""
-    points, steps = [each.points for each in course], 0
-    while (later := forecast.get(steps + 1)) is not None:
-        if not within_course(points, budgets, radius, later.points, DOUBT * course[0].drift(later)):
-            break
-        steps += 1
-    return steps
-
-
-def expected_movement(points: Array, drift: Array, reach: Array) -> Array:
-    """Estimate how far the boundaries of each cluster will move ``(k,)``, up to a common factor.
-
-    A boundary moves with the cluster and with the fastest of its neighbours.
+def choose_multiple(multiples: Array, counts: Array, share: float) -> float:
+    """Choose the multiple of the expected errors at which a share of the rows is near a boundary.
 
     Parameters
     ----------
-    points
-        Centers ``(k, p)``.
-    drift
-        How far each will move ``(k,)``.
-    reach
-        Distance from each center up to which others compete with it ``(k,)``.
-    """
-    if not drift.max() > 0.0:
-        return np.ones(len(drift))
-    if not np.isfinite(reach).all():
-        fastest = farthest_other(drift)
-    else:
-        squares = np.einsum("kp,kp->k", points, points)
-        fastest = np.empty(len(drift))
-        for start in range(0, len(drift), CENTERS_AT_ONCE):
-            part = slice(start, start + CENTERS_AT_ONCE)
-            # One thread, as the number of BLAS threads changes the order of sums, and so the budgets.
-            with one_blas_thread():
-                products = points[part] @ points.T
-            apart = np.sqrt(np.maximum(0.0, squares[part, None] + squares - 2.0 * products))
-            competing = apart < 2.0 * reach[part, None]
-            rows = np.arange(len(competing))
-            competing[rows, start + rows] = False
-            fastest[part] = np.where(competing, drift, 0.0).max(axis=1)
-    expected: Array = drift + fastest
-    return np.asarray(np.maximum(expected, SLOWEST * expected.max()))
-
-
-def choose_budgets(labels: NDArray[np.int32], margins: Array, counts: Array, scale: Array, share: float) -> Array:
-    """Choose budgets proportional to a scale, so that a share of the rows is near a boundary.
-
-    Parameters
-    ----------
-    labels, margins
-        Labels and margins of some of the rows ``(m,)``.
+    multiples
+        Multiple up to which each of some rows keeps its label ``(m,)``.
     counts
         Number of rows that each stands for ``(m,)``.
-    scale
-        Budgets ``(k,)`` up to a common factor.
     share
         Largest share of the rows that is to be near.
-
-    Returns
-    -------
-    ndarray
-        Budgets ``(k,)``.
     """
-    # Rows without a margin are near whatever the budgets.
-    ratios = np.where(np.isnan(margins), -np.inf, margins) / scale[labels]
-    order = np.argsort(ratios, kind="stable")
+    order = np.argsort(multiples, kind="stable")
     reached = np.cumsum(counts[order])
     # Few rows give a rough estimate, and near rows beyond the room would be read in every pass.
     error = np.sqrt(share * (1.0 - share) * np.square(counts).sum()) / reached[-1]
     place = np.searchsorted(reached, max(0.0, share - ERRORS * error) * reached[-1])
-    return scale * max(0.0, float(ratios[order[min(place, len(order) - 1)]]))
+    return float(multiples[order[min(place, len(order) - 1)]])

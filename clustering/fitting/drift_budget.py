@@ -2,12 +2,12 @@
 
 A full read splits the rows by their margins (`clustering.models.margins`). Rows far from every boundary are summed up,
 and their sums stand for them. The rows near a boundary are kept, and passes go over them alone. Labels are those of
-plain passes as long as no center has drifted beyond the budget of a cluster; then the next full read begins anew from
-where the centers are. As the labels are the same, so are the centers, up to the order of additions.
+plain passes as long as no center has gone beyond its budget; then the next full read begins anew from where the centers
+are. As the labels are the same, so are the centers, up to the order of additions.
 
-Passes over the near rows of the read before say where the centers will go next, although some labels of far rows are
-wrong by then. So a full read measures margins along this course (`clustering.models.course`), and the budget is for how
-far centers stray from it. A wrong forecast costs reads, and no label.
+Before a full read, the passes after it are estimated (`clustering.fitting.expected_passes`). The read labels all rows
+in each of these passes (`clustering.models.course`), so that far rows are summed up as they will be labelled, and the
+near rows are those whose label the error of the estimate may change. A wrong estimate costs reads, and no label.
 
 Some parts were published before: the margins are Hamerly's, the net displacement is Newling & Fleuret's, and the kept
 rows are the row cache of knor (Mhembere et al. 2017, doi:10.1145/3078597.3078607).
@@ -28,50 +28,56 @@ from clustering.data.rows import Rows
 from clustering.execution.block_cache import BlockCache, give_up_memory, release
 from clustering.execution.near_rows import NearRows
 from clustering.execution.passes import PassResult, PassRunner
-from clustering.fitting.course import SampledRows, choose_course
-from clustering.models.course import split_rows, within_course
-from clustering.models.margins import FarRows, MarginStatistics, SplitStatistics
+from clustering.fitting.course import choose_course
+from clustering.fitting.expected_passes import LastRead, SampledRows, expected_passes
+from clustering.models.course import Course, CourseStatistics, far_statistics, find_waypoint, split_rows
+from clustering.models.margins import FarRows, MarginStatistics
 from clustering.models.survey import RowSample
-
-Array = NDArray[np.float64]
 
 ROOM_SHARE = 0.9
 """Part of the room for near rows that budgets are chosen to fill, as the share of near rows is an estimate."""
 LEAST_SHARE = 1 / 64
 """Where fewer rows would be kept, nearly every pass would have to be a full read, and plain passes are simpler."""
-SAMPLED_ROWS, SAMPLE_BYTES = 2**14, 2**23
-"""Largest number of rows by which a full read is planned, and their size in bytes, as checkpoints hold them."""
+SAMPLE_BYTES = 2**24
+"""Size of the rows by which passes are estimated, in bytes, as checkpoints hold them."""
 LEAST_SAMPLED = 2**10
 """Number of those rows at least, whatever their size."""
-FORECAST_PASSES = 8
-"""Passes by which the course of the centers is forecast, at most."""
+SAMPLED_PART = 8
+"""One of so many rows at most: an estimated pass goes over all of them, and must take far less than a full read."""
+PLANNED_ROWS = 2**14
+"""Largest number of rows by which budgets are chosen."""
+LONGEST = 32
+"""Passes that a full read looks ahead, at most."""
+SUMS_SHARE = 8
+"""One part in this many of the room for near rows is as much as the sums at all waypoints may take."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
     """A full read that later passes refer to."""
 
-    course: tuple[MarginStatistics[Any], ...]
-    """Functions of the pass at the waypoints of the course; the first is that of the read."""
-    budgets: Array
-    """Margin above which a row of each cluster is far from every boundary ``(k,)``."""
-    far: FarRows
-    """Statistics of the far rows."""
+    course: Course[Any]
+    """The expected passes, of which the first is that of the read."""
+    steady: FarRows
+    """Statistics of the far rows with one label along the course."""
+    moving: tuple[FarRows, ...]
+    """Statistics of the other far rows at each waypoint."""
 
     @property
     def function(self) -> MarginStatistics[Any]:
         """The function of the pass, with the centers of the read."""
-        return self.course[0]
+        return self.course.functions[0]
 
-    def holds(self, now: MarginStatistics[Any]) -> bool:
-        """Return whether the far rows have the same labels in another pass for sure.
+    def far_rows(self, now: MarginStatistics[Any]) -> Any | None:
+        """Return the statistics of the far rows in another pass; None where their labels are not known there.
 
         Parameters
         ----------
         now
             The function of the other pass.
         """
-        return within_course([each.points for each in self.course], self.budgets, self.far.radius, now.points)
+        waypoint = find_waypoint(self.course, self.steady, self.moving, now)
+        return None if waypoint is None else far_statistics(self.course, self.steady, self.moving, waypoint, now)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +94,10 @@ class BudgetState:
 class _SplitByMargins:
     """Splits the rows of blocks; picklable."""
 
-    course: tuple[MarginStatistics[Any], ...]
-    budgets: Array
+    course: Course[Any]
 
     def __call__(self, rows: Rows) -> tuple[Any, NDArray[np.bool_]]:
-        return split_rows(self.course, rows, self.budgets)
+        return split_rows(self.course, rows)
 
 
 class BudgetedPasses:
@@ -103,9 +108,10 @@ class BudgetedPasses:
     ) -> None:
         self.runner, self.share, self.sample, self.state, self.say = runner, share, sample, state, say
         self.room = runner.cache.memory
+        self.sums_room = self.room // SUMS_SHARE
         self.near: NearRows | None = None
         if state.reference is not None:
-            self._make_room(state.reference.course, state.reference.budgets)
+            self._make_room(state.reference.course)
 
     def run(self, functions: Sequence[Any]) -> PassResult:
         """Make one pass, over the near rows alone where that gives the same labels.
@@ -120,9 +126,10 @@ class BudgetedPasses:
         if not isinstance(now, MarginStatistics):
             return self.runner.run(functions)
         reference = self.state.reference
-        if reference is None or not reference.holds(now):
+        far = None if reference is None else reference.far_rows(now)
+        if far is None:
             return self._full_read(now)
-        result = self._near_rows(reference, now)
+        result = self._add_near_rows(far, now)
         if _has_all_clusters(result):
             return result
         # An empty cluster restarts at the farthest of all rows.
@@ -136,16 +143,14 @@ class BudgetedPasses:
 
     def _full_read(self, now: MarginStatistics[Any]) -> PassResult:
         """Read all blocks, and keep the rows near a boundary."""
-        reference = self.state.reference
         spent: list[PassResult] = []
-        reach = None if reference is None else reference.far.radius + reference.budgets
-        course, budgets = choose_course(self._forecast(now, spent), self.sample, self.share, reach)
+        course = self._choose_course(now, spent)
         self.close()
-        result = replace(self.runner, near=self._make_room(course, budgets)).split()
-        split: SplitStatistics[Any] = result.statistics[0]
-        reference = Reference(course, budgets, split.far)
+        result = replace(self.runner, near=self._make_room(course)).split()
+        split: CourseStatistics[Any] = result.statistics[0]
+        reference = Reference(course, split.steady, split.moving)
         self.state = BudgetState(self.sample, reference)
-        near, count = split.far.near, split.far.near + split.far.count
+        near, count = split.steady.near, split.statistics.count
         self.say(
             f"full read: {near:,} rows ({100 * near / max(1, count):.1f} %) near a boundary between clusters are "
             "kept; passes go over them alone until centers have moved too far"
@@ -153,44 +158,43 @@ class BudgetedPasses:
         result = replace(result, statistics=(split.statistics,))
         if _has_all_clusters(result):
             # Added up as in the passes to come: where no label changes any more, the sums of the next have equal bits.
-            result = _after(result, self._near_rows(reference, now))
+            result = _after(result, self._add_near_rows(reference.far_rows(now), now))
         for before in spent:
             result = _after(before, result)
         return result
 
-    def _forecast(self, now: MarginStatistics[Any], spent: list[PassResult]) -> Iterator[MarginStatistics[Any]]:
-        """Go on over the near rows from the present pass, and yield the functions of the passes.
+    def _choose_course(self, now: MarginStatistics[Any], spent: list[PassResult]) -> Course[Any]:
+        """Estimate the passes to come, and choose how many of them the next full read serves."""
+        reference, before = self.state.reference, None
+        if reference is not None:
 
-        The far rows keep their labels from the read before, of which a few are wrong so far from it.
-        """
-        yield now
-        reference = self.state.reference
-        if reference is None:
-            return
-        for _ in range(FORECAST_PASSES):
-            result = self._near_rows(reference, now)
-            spent.append(result)
-            if not _has_all_clusters(result):
-                return
-            params = now.model.update(now.params, result.statistics[0]).params
-            before, now = now, now.model.for_pass(params)
-            if np.array_equal(before.points, now.points):
-                return
-            yield now
+            def near_statistics(function: MarginStatistics[Any]) -> Any:
+                result = self._near_rows(function)
+                spent.append(result)
+                return result.statistics[0]
 
-    def _near_rows(self, reference: Reference, now: MarginStatistics[Any]) -> PassResult:
+            before = LastRead(reference.course, reference.steady, reference.moving, near_statistics)
+        few = self.sample.every(-(-len(self.sample.counts) // PLANNED_ROWS))
+        # Sums are float64, and each task holds those of a few blocks.
+        longest = min(LONGEST, max(1, self.sums_room // now.points.nbytes))
+        expected = expected_passes(now, self.sample, before)
+        return choose_course(expected, few.standing, few.counts, self.share, longest)
+
+    def _near_rows(self, now: MarginStatistics[Any]) -> PassResult:
+        return replace(self.runner, near=self.near).run([now])
+
+    def _add_near_rows(self, far: Any, now: MarginStatistics[Any]) -> PassResult:
         """Pass over the near rows, and add the statistics of the far ones."""
-        result = replace(self.runner, near=self.near).run([now])
-        far = reference.function.far_statistics(reference.far, now)
+        result = self._near_rows(now)
         return replace(result, statistics=(far + result.statistics[0],))
 
-    def _make_room(self, course: tuple[MarginStatistics[Any], ...], budgets: Array) -> NearRows:
+    def _make_room(self, course: Course[Any]) -> NearRows:
         """Make room for the near rows of a split; a process that lacks them reads them again."""
         # All memory is for the near rows. Whole blocks stay on scratch, if there is any.
         self.runner.engine.release(give_up_memory, self.runner.cache.session)
         self.runner = replace(self.runner, cache=replace(self.runner.cache, memory=0))
         cache = BlockCache(uuid.uuid4().hex, self.room, self.runner.cache.scratch)
-        self.near = NearRows(_SplitByMargins(course, budgets), cache)
+        self.near = NearRows(_SplitByMargins(course), cache)
         return self.near
 
 
@@ -220,8 +224,9 @@ def first_budget(runner: PassRunner, function: Any, sample: RowSample, count: in
     if not has_margins(function) or near_share(runner, count) is None:
         return BudgetState()
     row_bytes = sample.values.itemsize * sample.values.shape[1]
-    most = min(SAMPLED_ROWS, max(LEAST_SAMPLED, SAMPLE_BYTES // row_bytes))
-    chosen = slice(None, None, -(-len(sample.weights) // most))
+    most = max(LEAST_SAMPLED, min(SAMPLE_BYTES // row_bytes, max(PLANNED_ROWS, count // SAMPLED_PART)))
+    step = max(1, -(-len(sample.weights) // most))
+    chosen = slice(None, None, step)
     values, weights = sample.values[chosen], sample.weights[chosen]
     if values.dtype.kind == "f":
         # Rows with missing features have no margin, and are always near.
@@ -230,7 +235,7 @@ def first_budget(runner: PassRunner, function: Any, sample: RowSample, count: in
     # A sampled row stands for the more rows the less it weighs, as rows are drawn by weight.
     with np.errstate(divide="ignore"):
         counts = np.maximum(1.0, sample.threshold / weights) if sample.threshold else np.ones(len(weights))
-    return BudgetState(SampledRows(values, counts) if len(values) else None)
+    return BudgetState(SampledRows(values, weights, step * counts) if len(values) else None)
 
 
 def has_margins(function: Any) -> bool:

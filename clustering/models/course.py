@@ -1,145 +1,175 @@
-"""A course: where the centers are expected to go, and which rows keep their labels along it.
+"""A course: the centers that are expected in the passes after a full read, and which rows have known labels at each.
 
-A full read splits rows by their margins at the present centers. Where these move far in a direction that is known
-ahead, margins are measured at a few further points of their way too, the waypoints. Between two waypoints all centers
-move evenly along straight lines. At the part s of the way, with e = d(x, j) and d = d(x, a) at both ends,
+The passes to come are at separate places, the waypoints, and between two of them no label matters. So a row is far
+along a course if, at each waypoint, its label stays the same wherever every center is within its budget of that
+waypoint. The label may be another one at the next waypoint. Far rows whose label never changes are summed up once, and
+the others once for each waypoint. A pass may use the sums of a waypoint if no center is farther from it than allowed.
 
-    d(x, a) ≤ (1 − s) d₀ + s d₁,    d(x, j)² = (1 − s) e₀² + s e₁² − s (1 − s) ‖v‖²,
+With the budgets β of one waypoint, a row at the distances d from its centers keeps the label a if
 
-where v is the way of center j. So d(x, j) is at least (1 − s) e₀ + s e₁ less s (1 − s) ‖v‖² over that mean, and a row
-that has the label a and the margins m₀ and m₁ at the ends has nowhere between a margin below
+    d(x, j) − β_j > d(x, a) + β_a    for all j ≠ a,
 
-    min(m₀, m₁) − max ‖v‖² / (4 min(e₀, e₁)).
-
-The second term is small: of second order in the way. A row whose bound exceeds the budget of its cluster keeps its
-label as long as no center strays from the course by more than the budget, as for a drift from a single place.
+as no distance changes by more than its center strays (`clustering.models.margins`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import pairwise
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
-from clustering.models.margins import (
-    ROUNDED_UP,
-    MarginStatistics,
-    RowMargins,
-    SplitStatistics,
-    farthest_other,
-    within_budgets,
-)
+from clustering.models.margins import FarRows, MarginStatistics, RowMargins, farthest_other, within_budgets
 from clustering.models.model import Statistics
 
 Array = NDArray[np.float64]
 S = TypeVar("S", bound=Statistics)
 
+ROWS_AT_ONCE = 2**15
+"""Rows that are followed along a course together, as the margins at all waypoints are held in memory."""
 
-def least_margins(course: Sequence[MarginStatistics[Any]], measured: Sequence[RowMargins]) -> Array:
-    """Bound the margins of rows from below along a course ``(n,)``; −∞ for rows that change their label.
+
+@dataclass(frozen=True, eq=False)
+class Course(Generic[S]):
+    """Expected passes, and how far their centers may stray; picklable."""
+
+    functions: tuple[MarginStatistics[S], ...]
+    """Functions of the pass at the waypoints; the first is that of the full read."""
+    budgets: Array
+    """How far each center may be from each waypoint ``(number of waypoints, k)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class CourseStatistics(Generic[S]):
+    """Additive outcome of a pass that splits rows along a course."""
+
+    statistics: S
+    """Statistics of all rows, with the bits of a pass that splits none."""
+    steady: FarRows
+    """Far rows with one label along the whole course, with costs and radii at the first waypoint."""
+    moving: tuple[FarRows, ...]
+    """The other far rows, as they are at each waypoint."""
+
+    def __add__(self, other: CourseStatistics[S]) -> CourseStatistics[S]:
+        moving = tuple(a + b for a, b in zip(self.moving, other.moving, strict=True))
+        return CourseStatistics(self.statistics + other.statistics, self.steady + other.steady, moving)
+
+
+def split_rows(course: Course[S], rows: Rows) -> tuple[CourseStatistics[S], NDArray[np.bool_]]:
+    """Make the statistics of one block, and split its rows along a course.
 
     Parameters
     ----------
     course
-        Functions of the pass at the waypoints, in order.
-    measured
-        Margins of the rows at each of them.
-    """
-    labels, least = measured[0].labels, measured[0].margins
-    for (a, b), (before, after) in zip(pairwise(course), pairwise(measured), strict=True):
-        way = farthest_other(a.drift(b))[labels]
-        # Where two centers meet at a row, the bound is below 0 by the rounding, and the bend must not turn its sign.
-        nearest_other = np.maximum(0.0, np.minimum(before.others, after.others))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            bend = np.square(way) / (4.0 * nearest_other)
-            bound = np.minimum(before.margins, after.margins) - bend
-        least = np.where(after.labels == labels, np.minimum(least, bound), -np.inf)
-    # What is no number is no margin: a distance beyond float64, or a row at its center and another one.
-    return np.nan_to_num(least, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-
-
-def split_rows(
-    course: Sequence[MarginStatistics[S]], rows: Rows, budgets: Array
-) -> tuple[SplitStatistics[S], NDArray[np.bool_]]:
-    """Make the statistics of one block, and split its rows by their margins along a course.
-
-    Parameters
-    ----------
-    course
-        Functions of the pass at the waypoints; the first makes the statistics.
+        The course; its first function makes the statistics.
     rows
         Rows of the block ``(n, d)``.
-    budgets
-        Margin above which a row of each cluster is far from every boundary ``(k,)``.
 
     Returns
     -------
-    SplitStatistics
+    CourseStatistics
         Statistics of all rows and of the far ones.
     ndarray
-        Whether each row is near a boundary ``(n,)``; rows with missing features are.
+        Whether each row is near a boundary at some waypoint ``(n,)``; rows with missing features are.
     """
-    now, *later = course
-    # Rows of so large a margin that no way along the course uses it up need no second look.
-    most = np.max([now.drift(waypoint) for waypoint in course], axis=0)
-    wide = budgets + most + farthest_other(most) if later else budgets
+    now = course.functions[0]
+    # Rows of so large a margin that nothing along the course uses it up need no second look.
+    most = np.max([now.drift(each) + own for each, own in zip(course.functions, course.budgets, strict=True)], axis=0)
+    wide = most + farthest_other(most)
     split, measured = now.split(rows, wide)
     near = ~(measured.margins > wide[measured.labels])
-    if not later:
-        return split, near
-    looked = near if rows.has_missing is None else near & ~rows.has_missing
-    part, first = rows.select(looked), measured.select(looked)
-    bound = least_margins(course, [first, *(waypoint.measure(part) for waypoint in later)])
-    holds = bound > budgets[first.labels]
-    far = split.far + now.sum_far(part.select(holds), first.select(holds))
-    near[np.flatnonzero(looked)[holds]] = False
-    return SplitStatistics(split.statistics, replace(far, near=int(near.sum()))), near
+    looked = np.flatnonzero(near if rows.has_missing is None else near & ~rows.has_missing)
+    steady: list[FarRows] = [replace(split.far, near=0)]
+    moving: list[tuple[FarRows, ...]] = []
+    for start in range(0, max(1, len(looked)), ROWS_AT_ONCE):
+        chosen = np.zeros(len(rows), np.bool_)
+        chosen[looked[start : start + ROWS_AT_ONCE]] = True
+        far, still, changing = _follow(course, rows.select(chosen), measured.select(chosen), most)
+        near[looked[start : start + ROWS_AT_ONCE][far]] = False
+        steady.append(still)
+        moving.append(changing)
+    made = replace(reduce(add, steady), near=int(near.sum()))
+    sums = tuple(reduce(add, parts) for parts in zip(*moving, strict=True))
+    return CourseStatistics(split.statistics, made, sums), near
 
 
-def within_course(
-    points: Sequence[Array], budgets: Array, radius: Array, now: Array, doubt: Array | float = 0.0
-) -> bool:
-    """Return whether all far rows have the same labels at other centers.
+def _follow(
+    course: Course[S], rows: Rows, first: RowMargins, most: Array
+) -> tuple[NDArray[np.bool_], FarRows, tuple[FarRows, ...]]:
+    """Find far rows, and add up those with one label along the course, and the others at each waypoint."""
+    now = course.functions[0]
+    # One look at the first waypoint shows most of the rows that keep their label along the whole course.
+    steady = now.stays(rows, first, most)
+    index = np.flatnonzero(~steady)
+    part, at = rows.select(~steady), [first.select(~steady)] * len(course.functions)
+    far = np.ones(len(part), np.bool_)
+    # Budgets are largest at the last waypoint, where most of the near rows are found.
+    for i in reversed(range(len(course.functions))):
+        function = course.functions[i]
+        at[i] = function.measure(part) if i > 0 else at[i]
+        far &= function.stays(part, at[i], course.budgets[i])
+        if i == len(at) - 1 and not far.all():
+            part, at, index, far = part.select(far), [each.select(far) for each in at], index[far], far[far]
+    same = far & np.all([each.labels == at[0].labels for each in at], axis=0)
+    changing = far & ~same
+    moving = tuple(
+        function.sum_far(part.select(changing), each.select(changing))
+        for function, each in zip(course.functions, at, strict=True)
+    )
+    steady[index[same]] = True
+    sums = now.sum_far(rows.select(steady), first.select(steady))
+    steady[index[changing]] = True
+    return steady, sums, moving
+
+
+def find_waypoint(
+    course: Course[Any], steady: FarRows, moving: Sequence[FarRows], now: MarginStatistics[Any]
+) -> int | None:
+    """Find a waypoint at which all far rows have the labels that they have in another pass.
 
     Parameters
     ----------
-    points
-        Centers ``(k, p)`` at the waypoints, as `MarginStatistics.points` gives them.
-    budgets
-        Margin above which a row of each cluster is far ``(k,)``.
-    radius
-        The largest distance of a far row from its center at the first waypoint ``(k,)``.
+    course
+        The course of a full read.
+    steady, moving
+        Its far rows.
     now
-        The other centers ``(k, p)``.
-    doubt
-        How far these may be from their true places ``(k,)``; 0 where they are known.
+        The function of the other pass.
+
+    Returns
+    -------
+    int or None
+        Number of the waypoint; None where a label of a far row may be another one.
     """
-    drift = _lengths(now - points[0]) + doubt
-    return any(
-        within_budgets(points[0], budgets, radius, drift, _lengths(now - place) + doubt)
-        for place in _places(points, now)
-    )
+    start = course.functions[0]
+    for i in reversed(range(len(course.functions))):
+        function = course.functions[i]
+        radius = np.maximum(steady.radius + start.drift(function), moving[i].radius)
+        if within_budgets(function.points, course.budgets[i], radius, function.drift(now)):
+            return i
+    return None
 
 
-def _lengths(vectors: Array) -> Array:
-    return np.asarray(np.linalg.norm(vectors, axis=1) * ROUNDED_UP)
+def far_statistics(
+    course: Course[S], steady: FarRows, moving: Sequence[FarRows], waypoint: int, now: MarginStatistics[S]
+) -> S:
+    """Make the statistics of the far rows in another pass.
 
-
-def _places(points: Sequence[Array], now: Array) -> Iterator[Array]:
-    """Yield places of a course that may be the nearest: waypoints, and the nearest place of each straight part.
-
-    The rounding of a place is far below what margins are lessened by, which is a part of the reach of the centers.
+    Parameters
+    ----------
+    course
+        The course of a full read.
+    steady, moving
+        Its far rows.
+    waypoint
+        Number of a waypoint at which they have the labels of the other pass.
+    now
+        The function of the other pass.
     """
-    yield from reversed(points)
-    for a, b in pairwise(points):
-        way = b - a
-        # Not by BLAS, whose number of threads changes the order of sums.
-        length = float((way * way).sum())
-        s = float(((now - a) * way).sum()) / length if length > 0.0 else 0.0
-        if 0.0 < s < 1.0:
-            yield a + s * way
+    first, at = course.functions[0], course.functions[waypoint]
+    return first.far_statistics(steady, now) + at.far_statistics(moving[waypoint], now)

@@ -64,6 +64,10 @@ class LloydPass(RunStatistics[KMeansStatistics], MarginStatistics[KMeansStatisti
         """Centers less the origin ``(k, d)``."""
         return self.params.centers
 
+    def mapped(self, rows: Rows) -> Iterator[tuple[int, int, Array]]:
+        """Yield rows less the origin."""
+        return sub_blocks(rows.values, self.params.origin)
+
     def of_run(self, blocks: Sequence[Rows]) -> KMeansStatistics:
         """Make the statistics of a run of blocks by one compiled call, where no row has missing features."""
         if any(rows.has_missing is not None for rows in blocks):
@@ -141,6 +145,11 @@ class MetricPass(MarginStatistics[KMeansStatistics]):
     def points(self) -> Array:
         """Centers ``(k, d)`` as rows are mapped."""
         return geometry.metric_points(self.model.divergence, self.params.matrix, self.params.centers)
+
+    def mapped(self, rows: Rows) -> Iterator[tuple[int, int, Array]]:
+        """Yield rows as the divergence maps them."""
+        for part in self._assigned(rows):
+            yield part.start, part.stop, geometry.metric_points(self.model.divergence, self.params.matrix, part.rows)
 
     def __call__(self, rows: Rows) -> KMeansStatistics:
         """Make the statistics of one block."""

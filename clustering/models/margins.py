@@ -7,19 +7,21 @@ every center k has moved by no more than p_k, the nearest center a of the row is
 
 as both distances change by no more than the centers move (Hamerly 2010, doi:10.1137/1.9781611972801.12, for one step;
 for the net displacement of many steps, Newling & Fleuret 2016, PMLR 48:936–944). So a row whose margin exceeds the
-budget of its cluster is far from every boundary, and its share of all sums stays the same within the budget.
+budget of its cluster is far from every boundary, and its share of all sums stays the same within the budget. Where
+each center has a budget β of its own, the same holds for a row with d_j − β_j > d_a + β_a for every j ≠ a.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.blas import one_blas_thread
 from clustering.data.rows import Rows
 from clustering.models.margin_kernels import SLACK
 from clustering.models.model import Statistics
@@ -31,6 +33,10 @@ ROUNDED_UP = 1.0 + 2.0**-36
 """Factor that makes a computed length an upper bound of the true one, for up to 2¹⁶ features."""
 
 
+DISTANCES_AT_ONCE = 2**15
+"""Distances from all centers that are held together, so that they stay in the cache of a processor."""
+
+
 class RowMargins(NamedTuple):
     """Nearest centers of rows, and by how much they are the nearest."""
 
@@ -40,11 +46,6 @@ class RowMargins(NamedTuple):
     """Distance from it ``(n,)``, in the metric."""
     margins: Array
     """Lower bound of how much farther every other center is ``(n,)``; NaN where nothing is known."""
-
-    @property
-    def others(self) -> Array:
-        """Lower bound of the distance from every other center ``(n,)``."""
-        return self.distances + self.margins
 
     def select(self, chosen: NDArray[np.bool_] | slice) -> RowMargins:
         """Select some rows.
@@ -130,6 +131,16 @@ class MarginStatistics(ABC, Generic[S]):
         """Centers ``(k, p)`` in a space where the Euclidean distance is the metric."""
 
     @abstractmethod
+    def mapped(self, rows: Rows) -> Iterator[tuple[int, int, Array]]:
+        """Yield ``(start, stop, part)``: rows in the space of the points, some at a time, in a buffer that is reused.
+
+        Parameters
+        ----------
+        rows
+            Rows ``(n, d)`` without missing features.
+        """
+
+    @abstractmethod
     def __call__(self, rows: Rows) -> S:
         """Make the statistics of one block.
 
@@ -192,6 +203,78 @@ class MarginStatistics(ABC, Generic[S]):
             The function of the later pass.
         """
 
+    def stays(self, rows: Rows, measured: RowMargins, budgets: Array) -> NDArray[np.bool_]:
+        """Return which rows keep their labels wherever each center is within its budget of its place ``(n,)``.
+
+        Parameters
+        ----------
+        rows
+            Rows ``(n, d)`` without missing features.
+        measured
+            Their margins, as `measure` or `split` gives them.
+        budgets
+            How far each center may be from its place ``(k,)``.
+        """
+        own = budgets[measured.labels]
+        holds = measured.margins > own + farthest_other(budgets)[measured.labels]
+        # The second nearest center is not known, and may have a small budget.
+        unsure = ~holds & (measured.margins > own + budgets.min())
+        if unsure.any():
+            holds[unsure] = self._stays_with_each(rows.select(unsure), measured.select(unsure), budgets)
+        return holds
+
+    def _stays_with_each(self, rows: Rows, measured: RowMargins, budgets: Array) -> NDArray[np.bool_]:
+        """Compare rows with the budget of every other center."""
+        holds = np.empty(len(rows), np.bool_)
+        reach = float(np.linalg.norm(self.points, axis=1).max())
+        for start, least in self._least_distances(rows):
+            chosen = slice(start, start + len(least))
+            labels, own = measured.labels[chosen], measured.distances[chosen]
+            least *= 1.0 - SLACK
+            least -= budgets
+            least[np.arange(len(least)), labels] = np.inf
+            holds[chosen] = least.min(axis=1) > own + budgets[labels] + SLACK * (own + reach)
+        return holds
+
+    def _least_distances(self, rows: Rows) -> Iterator[tuple[int, Array]]:
+        """Yield the first of some rows, and bounds of their distances from all centers from below ``(m, k)``."""
+        points = self.points
+        k, p = points.shape
+        # Each sum errs by p roundings at most, of numbers that are no larger than ‖x‖² + ‖m‖².
+        less = 1.0 - (2.0 * p + 8.0) * 2.0**-52
+        offsets = less * np.einsum("kp,kp->k", points, points)
+        length = max(1, DISTANCES_AT_ONCE // k)
+        # One thread, as the number of BLAS threads changes the order of sums, and so which rows are near.
+        with one_blas_thread(), np.errstate(invalid="ignore", over="ignore"):
+            for start, _, mapped in self.mapped(rows):
+                for begin in range(0, len(mapped), length):
+                    part = mapped[begin : begin + length]
+                    squares = part @ points.T
+                    squares *= -2.0
+                    squares += offsets
+                    squares += less * np.einsum("mp,mp->m", part, part)[:, None]
+                    np.maximum(squares, 0.0, out=squares)
+                    yield start + begin, np.sqrt(squares, out=squares)
+
+    def multiples(self, rows: Rows, lengths: Array) -> Array:
+        """Estimate by which multiple of some lengths centers may move before the label of a row changes ``(n,)``.
+
+        Parameters
+        ----------
+        rows
+            Rows ``(n, d)`` without missing features.
+        lengths
+            A positive length for each center ``(k,)``.
+        """
+        multiples = np.empty(len(rows))
+        for start, distances in self._least_distances(rows):
+            labels, index = distances.argmin(axis=1), np.arange(len(distances))
+            distances -= distances[index, labels][:, None]
+            distances /= lengths[labels][:, None] + lengths
+            distances[index, labels] = np.inf
+            multiples[start : start + len(distances)] = distances.min(axis=1)
+        return np.nan_to_num(multiples, nan=0.0, posinf=np.inf)
+
     def drift(self, now: Self) -> Array:
         """Bound how far each center ``(k,)`` has moved from its place in this pass, whatever its way.
 
@@ -203,8 +286,8 @@ class MarginStatistics(ABC, Generic[S]):
         return np.asarray(np.linalg.norm(now.points - self.points, axis=1) * ROUNDED_UP)
 
 
-def within_budgets(points: Array, budgets: Array, radius: Array, drift: Array, astray: Array) -> bool:
-    """Return whether all far rows keep their labels after the centers have drifted.
+def within_budgets(points: Array, budgets: Array, radius: Array, astray: Array) -> bool:
+    """Return whether all far rows keep their labels where the centers are astray.
 
     Centers that are too far off to be the second nearest of any far row do not count: a row at distance r from its
     center a is at least ‖a − j‖ − r away from a center j, so that its margin to j is at least ‖a − j‖ − 2r.
@@ -212,25 +295,23 @@ def within_budgets(points: Array, budgets: Array, radius: Array, drift: Array, a
     Parameters
     ----------
     points
-        Centers of the split ``(k, p)``, as `MarginStatistics.points` gives them.
+        Centers ``(k, p)`` at which rows were split, as `MarginStatistics.points` gives them.
     budgets
-        Margin above which a row of each cluster is far ``(k,)``.
+        How far each center may be from there ``(k,)``: far rows keep their labels within, see `MarginStatistics.stays`.
     radius
         The largest distance of a far row from its center ``(k,)``.
-    drift
-        Bound of how far each center has moved ``(k,)``.
     astray
-        Bound of how far each center is from where the margins of far rows exceed the budgets for sure ``(k,)``.
-        That is the drift, unless margins were measured along a course.
+        Bound of how far each center is from there ``(k,)``.
     """
+    over = astray - budgets
     reach = float(np.linalg.norm(points, axis=1).max())
-    for a in np.flatnonzero(astray + farthest_other(astray) > budgets):
-        fast = np.flatnonzero(astray[a] + astray > budgets[a])
+    for a in np.flatnonzero(over + farthest_other(over) > 0.0):
+        fast = np.flatnonzero(over[a] + over > 0.0)
         fast = fast[fast != a]
         apart = np.linalg.norm(points[fast] - points[a], axis=1)
         # Lessened for rounding, here and in distances, by the same rule as the margins of rows.
         clear = apart - 2.0 * radius[a] - 2.0 * SLACK * (apart + reach)
-        if (drift[a] + drift[fast] > clear).any():
+        if (astray[a] + astray[fast] > clear).any():
             return False
     return True
 

@@ -18,10 +18,11 @@ from clustering.data.preparation import Preparation
 from clustering.errors import CheckpointError
 from clustering.execution.passes import ReadStats
 from clustering.fitting.acceleration import Acceleration
-from clustering.fitting.course import SampledRows
 from clustering.fitting.drift_budget import BudgetState, Reference
+from clustering.fitting.expected_passes import SampledRows
 from clustering.fitting.fitted_model import Summary
 from clustering.fitting.loop import Candidate, State, Stop
+from clustering.models.course import Course
 from clustering.models.margins import FarRows, MarginStatistics
 from clustering.models.model import AnyModel
 from clustering.models.param_arrays import params_to_arrays
@@ -304,12 +305,16 @@ def _budget_arrays(budget: BudgetState) -> dict[str, NDArray[Any]]:
     """Return the arrays of passes with a drift budget, by name."""
     arrays: dict[str, NDArray[Any]] = {}
     if budget.sample is not None:
-        arrays |= {"budget_sample.values": budget.sample.values, "budget_sample.counts": budget.sample.counts}
+        values, weights, counts = budget.sample
+        arrays |= {
+            "budget_sample.values": values, "budget_sample.weights": weights, "budget_sample.counts": counts
+        }  # fmt: skip
     if budget.reference is not None:
         reference = budget.reference
-        groups = {f"course{i}": params_to_arrays(each.params) for i, each in enumerate(reference.course)}
-        groups["far"] = reference.far.to_arrays()
-        arrays["reference.budgets"] = reference.budgets
+        groups = {f"course{i}": params_to_arrays(each.params) for i, each in enumerate(reference.course.functions)}
+        groups |= {f"moving{i}": each.to_arrays() for i, each in enumerate(reference.moving)}
+        groups["steady"] = reference.steady.to_arrays()
+        arrays["reference.budgets"] = reference.course.budgets
         arrays |= {f"reference.{group}.{name}": array for group, all_ in groups.items() for name, array in all_.items()}
     return arrays
 
@@ -317,20 +322,24 @@ def _budget_arrays(budget: BudgetState) -> dict[str, NDArray[Any]]:
 def _budget_from(about: Any, arrays: Mapping[str, NDArray[Any]]) -> BudgetState:
     """Make the state of passes with a drift budget from stored arrays; earlier versions stored none."""
     sample = _group(arrays, "budget_sample.")
-    # Without the rows to plan by, which earlier versions did not keep, plain passes follow.
-    if not sample:
+    # Without the rows to plan by and their weights, which earlier versions did not keep, plain passes follow.
+    if "weights" not in sample:
         return BudgetState()
     reference = None
     if about is not None:
         model = model_from_json(about)
-        course: list[MarginStatistics[Any]] = []
-        while params := _group(arrays, f"reference.course{len(course)}."):
+        functions: list[MarginStatistics[Any]] = []
+        while params := _group(arrays, f"reference.course{len(functions)}."):
             function = model.for_pass(model.params_from_arrays(params))
             if not isinstance(function, MarginStatistics):
                 raise TypeError("the model has no margins")
-            course.append(function)
-        far = FarRows.from_arrays(_group(arrays, "reference.far."))
-        reference = Reference(tuple(course), arrays["reference.budgets"], far)
+            functions.append(function)
+        course = Course(tuple(functions), arrays["reference.budgets"])
+        steady, *moving = (
+            FarRows.from_arrays(_group(arrays, f"reference.{name}."))
+            for name in ("steady", *(f"moving{i}" for i in range(len(functions))))
+        )
+        reference = Reference(course, steady, tuple(moving))
     return BudgetState(SampledRows(**sample), reference)
 
 

@@ -3,9 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
-from clustering.fitting.course import SampledRows, choose_budgets, choose_course, expected_movement
-from clustering.models.course import within_course
+from clustering.data.rows import in_memory_rows
+from clustering.fitting.course import ENOUGH, choose_course, choose_multiple
+from clustering.fitting.expected_passes import ExpectedPass, LastRead, SampledRows, expected_passes
+from clustering.models.course import Course, split_rows
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.margins import MarginStatistics
@@ -17,52 +20,71 @@ def function(centers: Any) -> MarginStatistics[Any]:
     return made
 
 
-def test_budgets_are_a_quantile_of_the_margins_and_follow_the_scale() -> None:
-    margins, counts = np.arange(1.0, 10_001.0), np.ones(10_000)
-    labels = np.tile(np.array([0, 1], np.int32), 5000)
+def test_a_multiple_is_a_quantile() -> None:
+    multiples, counts = np.arange(1.0, 10_001.0), np.ones(10_000)
     # A tenth, less two standard errors of 0.3 %.
-    np.testing.assert_array_equal(choose_budgets(labels, margins, counts, np.ones(2), 0.1), [940.0, 940.0])
-    budgets = choose_budgets(labels, margins, counts, np.array([1.0, 4.0]), 0.1)
-    assert budgets[1] == 4 * budgets[0]
-    assert np.sum(margins <= budgets[labels]) == 940
+    assert choose_multiple(multiples, counts, 0.1) == 940.0
     # Rows that stand for many count as many, and tell less.
-    heavy = np.where(margins <= 500, 3.0, 1.0)
-    assert 300 < choose_budgets(labels, margins, heavy, np.ones(2), 0.1)[0] < 940 / 3 + 50
-    # Rows without a margin are near in any case.
-    unknown = np.where(margins > 9900, np.nan, margins)
-    np.testing.assert_array_equal(choose_budgets(labels, unknown, counts, np.ones(2), 0.1), [840.0, 840.0])
+    heavy = np.where(multiples <= 500, 3.0, 1.0)
+    assert 300 < choose_multiple(multiples, heavy, 0.1) < 940 / 3 + 50
 
 
-def test_centers_that_go_straight_on_are_followed_as_far_as_they_are_forecast() -> None:
-    values = np.random.default_rng(0).uniform(-3, 3, (4000, 2))
-    sample = SampledRows(values, np.ones(len(values)))
-    expected = [function([[-1.0, 0.05 * t], [1.0, 0.05 * t]]) for t in range(9)]
-    course, budgets = choose_course(iter(expected), sample, 0.1, None)
-    assert course[0] is expected[0]
-    assert len(course) == 2
-    # The shortest course that serves all passes leaves the most room.
-    points, radius = [each.points for each in course], np.full(2, np.inf)
-    assert all(within_course(points, budgets, radius, each.points) for each in expected)
-    assert not within_course(points[:1], budgets, radius, expected[-1].points)
-    # Without a forecast, margins are those at the present centers.
-    alone, widest = choose_course(iter(expected[:1]), sample, 0.1, None)
-    assert alone == (expected[0],)
-    near = np.abs(np.linalg.norm(values - [-1, 0], axis=1) - np.linalg.norm(values - [1, 0], axis=1)) <= widest[0]
-    np.testing.assert_allclose(near.mean(), 0.09, atol=1e-3)
+def moving_up(step: float, error: float) -> list[ExpectedPass]:
+    """Two centers that go along the boundary between them, with errors that grow."""
+    return [ExpectedPass(function([[-1.0, step * t], [1.0, step * t]]), np.full(2, error * t)) for t in range(9)]
 
 
-def test_a_course_is_no_longer_than_the_room_for_rows_that_change_their_label() -> None:
-    values = np.random.default_rng(1).uniform(-3, 3, (4000, 2))
-    sample = SampledRows(values, np.ones(len(values)))
-    # The boundary crosses a tenth of all rows in two passes.
-    expected = [function([[-1.0 + 0.3 * t, 0.0], [1.0 + 0.3 * t, 0.0]]) for t in range(9)]
-    course, budgets = choose_course(iter(expected), sample, 0.1, None)
-    assert course[-1] in expected[:3]
-    assert (budgets > 0).all()
+@pytest.mark.parametrize("error", [0.0005, 0.004, 0.02, 0.2])
+def test_a_course_is_as_long_as_budgets_allow_for_the_errors(error: float) -> None:
+    values = np.random.default_rng(0).uniform(-3, 3, (16000, 2))
+    rows = in_memory_rows(values)
+    expected = moving_up(0.05, error)
+    course = choose_course(iter(expected), rows, np.ones(len(values)), 0.1, 8)
+    length = len(course.functions) - 1
+    assert length == {0.0005: 8, 0.004: 8, 0.02: 3, 0.2: 0}[error]
+    assert not course.budgets[0].any()
+    near = split_rows(course, rows)[1].mean()
+    assert near <= 0.1
+    if length:
+        np.testing.assert_allclose(near, 0.1, atol=0.01)
+        assert (course.budgets[1:] >= ENOUGH * np.array([each.errors for each in expected[1 : length + 1]])).all()
+    assert len(choose_course(iter(expected), rows, np.ones(len(values)), 0.1, 1).functions) <= 2
 
 
-def test_a_boundary_moves_with_its_fastest_competitor() -> None:
-    points, drift = np.array([[0.0], [1.0], [50.0]]), np.array([1.0, 2.0, 40.0])
-    np.testing.assert_array_equal(expected_movement(points, drift, np.full(3, 5.0)), [3.0, 3.0, 40.0])
-    np.testing.assert_array_equal(expected_movement(points, drift, np.full(3, np.inf)), [41.0, 42.0, 42.0])
-    np.testing.assert_array_equal(expected_movement(points, np.zeros(3), np.full(3, 5.0)), np.ones(3))
+def blobs(n: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.normal(0, 2, (6, 2))[rng.integers(0, 6, n)] + rng.standard_normal((n, 2))
+
+
+def test_rows_that_all_are_sampled_give_the_passes_themselves() -> None:
+    values = blobs(3000)
+    now = function(values[:6])
+    made = expected_passes(now, SampledRows(values, np.ones(3000), np.ones(3000)), None)
+    rows = in_memory_rows(values)
+    for each, _ in zip(made, range(5), strict=False):
+        np.testing.assert_allclose(each.function.points, now.points, rtol=1e-10, atol=1e-12)
+        assert (each.errors < 1e-7).all()
+        now = now.model.for_pass(now.model.update(now.params, now(rows)).params)
+
+
+def test_errors_are_those_of_the_centers_and_less_where_a_read_is_known() -> None:
+    values = blobs(40_000)
+    start = function(values[:6])
+    rows = in_memory_rows(values)
+    read = Course((start,), np.zeros((1, 6)))
+    split, near = split_rows(read, rows)
+    now = start.model.for_pass(start.model.update(start.params, split.statistics).params)
+    true = now.model.update(now.params, now(rows)).params.centers
+    ratios, alone, known = [], 0.0, 0.0
+    for seed in range(10):
+        chosen = np.random.default_rng(seed).permutation(len(values))[:2000]
+        sample = SampledRows(values[chosen], np.ones(2000), np.full(2000, 20.0))
+        before = LastRead(read, split.steady, split.moving, lambda each: each(rows.select(near)))
+        _, first = (each for each, _ in zip(expected_passes(now, sample, None), range(2), strict=False))
+        _, second = (each for each, _ in zip(expected_passes(now, sample, before), range(2), strict=False))
+        alone += np.linalg.norm(first.function.points - true)
+        known += np.linalg.norm(second.function.points - true)
+        ratios.append(np.linalg.norm(second.function.points - true, axis=1) / second.errors)
+    assert known < 0.9 * alone
+    # Root mean squares of errors agree with what is expected.
+    assert 0.5 < np.sqrt(np.square(ratios).mean()) < 1.5

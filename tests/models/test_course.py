@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.data.rows import Rows, in_memory_rows
-from clustering.models.course import least_margins, split_rows, within_course
+from clustering.models.course import Course, far_statistics, find_waypoint, split_rows
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.margins import MarginStatistics
@@ -40,80 +40,84 @@ def functions(model: KMeans, params: list[KMeansParams]) -> list[MarginStatistic
     return made
 
 
-def between(a: KMeansParams, b: KMeansParams, s: float, astray: Any, divergence: str) -> KMeansParams:
-    """Centers at a part of the way, and off it."""
-    centers = (1 - s) * a.centers + s * b.centers + astray
+def strayed(params: KMeansParams, astray: Any, divergence: str) -> KMeansParams:
+    """Centers off their places."""
+    centers = params.centers + astray
     if divergence == "cosine":
         centers /= np.linalg.norm(centers, axis=1, keepdims=True)
-    return replace(a, centers=centers)
+    return replace(params, centers=centers)
 
 
 @shapes
 @divergences
-@given(seed=st.integers(0, 10_000), s=st.floats(0, 1), part=st.integers(0, 2), off=st.floats(-6, 0))
-def test_far_rows_keep_their_labels_along_a_course(
-    divergence: str, d: int, k: int, seed: int, s: float, part: int, off: float
+@given(seed=st.integers(0, 10_000), place=st.integers(0, 3), off=st.floats(-6, 0.5))
+def test_far_rows_have_the_labels_of_the_waypoint_that_is_found(
+    divergence: str, d: int, k: int, seed: int, place: int, off: float
 ) -> None:
     rows, model, params = on_a_way(divergence, d, k, seed)
-    course, rng = functions(model, params), np.random.default_rng(seed)
-    least = least_margins(course, [each.measure(rows) for each in course])
-    # Budgets are margins of rows, so that some rows are as close to them as can be.
-    budgets = np.maximum(0.0, rng.choice(least[np.isfinite(least)], k)) if np.isfinite(least).any() else np.zeros(k)
-    split, near = split_rows(course, rows, budgets)
-    labels = course[0].measure(rows).labels
-    # Rows of large margin skip the measuring, and no row that measuring keeps is far.
-    assert not (~near & ~(least > budgets[labels])).any() or (~near).sum() >= (least > budgets[labels]).sum()
-    astray = rng.standard_normal((k, d)) * 10.0**off * budgets.mean()
-    now = between(params[part], params[part + 1], s, astray, divergence)
-    (later,) = functions(model, [now])
-    if within_course([each.points for each in course], budgets, split.far.radius, later.points):
+    rng = np.random.default_rng(seed)
+    course = Course(tuple(functions(model, params)), rng.random((4, k)) * 0.1)
+    split, near = split_rows(course, rows)
+    astray = rng.standard_normal((k, d)) * 10.0**off * course.budgets[place][:, None]
+    (later,) = functions(model, [strayed(params[place], astray, divergence)])
+    found = find_waypoint(course, split.steady, split.moving, later)
+    if found is not None:
+        labels = course.functions[found].measure(rows).labels
         np.testing.assert_array_equal(later.measure(rows).labels[~near], labels[~near])
-        expected, got = later(rows.select(~near)), course[0].far_statistics(split.far, later)
+        expected, got = later(rows.select(~near)), far_statistics(course, split.steady, split.moving, found, later)
         np.testing.assert_allclose(got.weight, expected.weight, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(got.first, expected.first, rtol=1e-11, atol=1e-9)
         np.testing.assert_allclose(got.objective, expected.objective, rtol=1e-10, atol=1e-9)
         assert got.count == expected.count
 
 
-def test_a_course_holds_where_a_drift_of_that_length_would_not() -> None:
-    held = 0
+def test_rows_that_change_their_label_along_a_course_are_far_as_well() -> None:
+    found = 0
     for seed in range(20):
-        rows, model, params = on_a_way("squared_euclidean", 2, 6, seed, ways=1)
-        course, budgets = functions(model, params), np.full(6, 0.1)
-        split, near = split_rows(course, rows, budgets)
-        assert 0 < near.sum() < len(rows)
-        (later,) = functions(model, [between(*params, 0.6, 0.01, "squared_euclidean")])
-        assert (course[0].drift(later) > 0.1).any()
-        held += within_course([each.points for each in course], budgets, split.far.radius, later.points)
-        assert not within_course([course[0].points], budgets, split.far.radius, later.points)
-    assert held == 20
-
-
-def test_the_bound_between_waypoints_is_close() -> None:
-    rows, model, params = on_a_way("squared_euclidean", 3, 8, 0, ways=1)
-    small = [params[0], replace(params[1], centers=params[0].centers + 0.1 * (params[1].centers - params[0].centers))]
-    course = functions(model, small)
-    measured = [each.measure(rows) for each in course]
-    least = least_margins(course, measured)
-    ends = np.minimum(measured[0].margins, measured[1].margins)
-    same = measured[0].labels == measured[1].labels
-    assert np.isneginf(least[~same]).all()
-    assert (least[same] <= ends[same]).all()
-    assert np.median((ends - least)[same]) < 0.01
+        rows, model, params = on_a_way("squared_euclidean", 2, 6, seed, ways=2)
+        course = Course(tuple(functions(model, params)), np.full((3, 6), 0.01))
+        split, near = split_rows(course, rows)
+        assert 0 < near.sum() < len(rows) / 3
+        changed = course.functions[0].measure(rows).labels != course.functions[2].measure(rows).labels
+        assert (changed & ~near).any()
+        assert split.moving[0].count == split.moving[2].count > 0
+        assert split.steady.count + split.moving[0].count == np.sum(~near)
+        (later,) = functions(model, [strayed(params[1], 0.005, "squared_euclidean")])
+        found += find_waypoint(course, split.steady, split.moving, later) == 1
+        (lost,) = functions(model, [strayed(params[1], 0.3, "squared_euclidean")])
+        assert find_waypoint(course, split.steady, split.moving, lost) is None
+    assert found == 20
 
 
 @divergences
 def test_all_statistics_of_a_split_along_a_course_are_those_of_its_rows(divergence: str) -> None:
     rows, model, params = on_a_way(divergence, 3, 8, 4)
-    course = functions(model, params)
-    split, near = split_rows(course, rows, np.full(8, 0.02))
+    course = Course(tuple(functions(model, params)), np.full((4, 8), 0.02))
+    split, near = split_rows(course, rows)
     assert 0 < near.sum() < len(rows)
-    assert (split.far.near, split.far.count) == (near.sum(), np.sum(~near))
-    plain, far = model.statistics(params[0], rows), model.statistics(params[0], rows.select(~near))
+    assert split.steady.near == near.sum()
+    plain = model.statistics(params[0], rows)
     assert split.statistics.first.tobytes() == plain.first.tobytes()
-    np.testing.assert_allclose(split.far.first, far.first, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(split.far.weight, far.weight, rtol=1e-12)
-    np.testing.assert_allclose(split.far.cost.sum(), far.objective, rtol=1e-12)
+    for i, each in enumerate(params):
+        far = model.statistics(each, rows.select(~near))
+        got = far_statistics(course, split.steady, split.moving, i, course.functions[i])
+        np.testing.assert_allclose(got.first, far.first, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(got.weight, far.weight, rtol=1e-12)
+        np.testing.assert_allclose(got.objective, far.objective, rtol=1e-11)
+
+
+def test_splits_of_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, model, params = on_a_way("squared_euclidean", 3, 8, 5)
+    course = Course(tuple(functions(model, params)), np.full((4, 8), 0.02))
+    whole, near = split_rows(course, rows)
+    halves = [split_rows(course, rows.select(np.arange(len(rows)) % 2 == i))[0] for i in range(2)]
+    monkeypatch.setattr("clustering.models.course.ROWS_AT_ONCE", 50)
+    for both, same in ((halves[0] + halves[1], None), split_rows(course, rows)):
+        assert same is None or (same == near).all()
+        assert (both.steady.count, both.steady.near) == (whole.steady.count, whole.steady.near)
+        for got, wanted in zip((both.steady, *both.moving), (whole.steady, *whole.moving), strict=True):
+            np.testing.assert_allclose(got.first, wanted.first, rtol=1e-12, atol=1e-10)
+            np.testing.assert_array_equal(got.radius, wanted.radius)
 
 
 def test_rows_with_missing_features_are_near_on_any_course() -> None:
@@ -121,29 +125,17 @@ def test_rows_with_missing_features_are_near_on_any_course() -> None:
     values = rows.values.copy()
     values[::5, 1] = np.nan
     rows = in_memory_rows(values, rows.weights, allow_missing=True)
-    split, near = split_rows(functions(model, params), rows, np.full(4, 0.01))
+    split, near = split_rows(Course(tuple(functions(model, params)), np.full((4, 4), 0.01)), rows)
     assert near[::5].all()
     assert not near.all()
-    assert split.far.count + split.far.near == len(rows)
+    assert split.steady.count + split.moving[0].count + split.steady.near == len(rows)
 
 
-def test_centers_that_meet_have_no_margin_between_their_waypoints() -> None:
-    # The ends have the margin 2 each, and the centers change places in between.
-    params = [
-        KMeansParams(np.zeros(1), np.array([[-1.0], [1.0]])),
-        KMeansParams(np.zeros(1), np.array([[1.0], [-1.0]])),
-    ]
-    course = functions(KMeans(2), params)
-    rows = in_memory_rows(np.array([[-1.0], [0.0], [3.0]]))
-    assert (least_margins(course, [each.measure(rows) for each in course]) <= 0.0).all()
-
-
-def test_a_row_on_which_two_centers_come_to_lie_has_no_margin() -> None:
+def test_centers_that_meet_on_a_row_leave_it_near() -> None:
     # The first one is the nearest at both ends, by 100 and by nothing. Rounding takes the margin below 0.
     params = [
         KMeansParams(np.zeros(1), np.array([[0.0], [100.0], [1000.0]])),
         KMeansParams(np.zeros(1), np.array([[0.0], [0.0], [1000.0]])),
     ]
-    course = functions(KMeans(3), params)
-    rows = in_memory_rows(np.array([[0.0]]))
-    assert least_margins(course, [each.measure(rows) for each in course]) <= 0.0
+    course = Course(tuple(functions(KMeans(3), params)), np.zeros((2, 3)))
+    assert split_rows(course, in_memory_rows(np.array([[0.0]])))[1].all()

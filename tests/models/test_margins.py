@@ -104,17 +104,17 @@ def test_far_rows_keep_their_labels_within_the_budgets(
     model, params, rows = drawn(divergence, d, k, seed, n=200)
     rng, made = np.random.default_rng(seed), function(*drawn(divergence, d, k, seed, n=200)[:2])
     margins = made.measure(rows)
-    # Budgets are margins of rows, so that some rows are as close to them as can be.
-    budgets = np.maximum(0.0, rng.choice(np.nan_to_num(margins.margins), k))
-    split, _ = made.split(rows, budgets)
-    near = ~(margins.margins > budgets[margins.labels])
-    now = moved(params, 10.0**reach * rng.random(k) * budgets.mean(), rng, divergence)
+    # Budgets are parts of margins of rows, so that some rows are as close to them as can be.
+    budgets = np.maximum(0.0, rng.choice(np.nan_to_num(margins.margins), k)) * rng.random(k)
+    far = made.stays(rows, margins, budgets)
+    sums, near = made.sum_far(rows.select(far), margins.select(far)), ~far
+    now = moved(params, 10.0**reach * rng.random(k) * budgets, rng, divergence)
     later = function(model, now)
-    if within_budgets(made.points, budgets, split.far.radius, made.drift(later), made.drift(later)):
+    if within_budgets(made.points, budgets, sums.radius, made.drift(later)):
         labels = later.measure(rows).labels
         np.testing.assert_array_equal(labels[~near], margins.labels[~near])
         # Statistics of the far rows are those of a plain pass over them.
-        expected, got = later(rows.select(~near)), made.far_statistics(split.far, later)
+        expected, got = later(rows.select(~near)), made.far_statistics(sums, later)
         scale = rows.weights.sum() * np.square(distances(model, now, rows)).max()
         np.testing.assert_allclose(got.weight, expected.weight, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(got.first, expected.first, rtol=1e-11, atol=1e-12 * scale)
@@ -129,14 +129,39 @@ def test_budgets_hold_often_enough_to_be_tested() -> None:
         made, rng = function(model, params), np.random.default_rng(seed)
         split, _ = made.split(rows, np.full(8, 0.2))
         drift = made.drift(function(model, moved(params, rng.random(8) * 0.11, rng, "squared_euclidean")))
-        held += within_budgets(made.points, np.full(8, 0.2), split.far.radius, drift, drift)
-    assert 5 < held < 35
+        held += within_budgets(made.points, np.full(8, 0.1), split.far.radius, drift)
+    assert 5 < held < 40
 
 
 def test_a_center_far_away_does_not_count() -> None:
-    points, budgets, radius = np.array([[0.0], [2.0], [100.0]]), np.full(3, 0.5), np.full(3, 1.0)
+    points, budgets, radius = np.array([[0.0], [2.0], [100.0]]), np.full(3, 0.25), np.full(3, 1.0)
     for drift, holds in (([0.2, 0.2, 20.0], True), ([0.3, 0.3, 0.0], False), ([0.2, 0.2, 97.0], False)):
-        assert within_budgets(points, budgets, radius, np.array(drift), np.array(drift)) is holds
+        assert within_budgets(points, budgets, radius, np.array(drift)) is holds
+
+
+def test_budgets_of_two_centers_count_together() -> None:
+    points, radius = np.array([[0.0], [2.0]]), np.full(2, 1.0)
+    assert within_budgets(points, np.array([0.1, 0.4]), radius, np.array([0.25, 0.25]))
+    assert not within_budgets(points, np.array([0.1, 0.4]), radius, np.array([0.25, 0.26]))
+
+
+@divergences
+def test_rows_that_stay_are_those_far_from_every_other_center(divergence: str) -> None:
+    for d, k in ((2, 3), (3, 8), (20, 40)):
+        model, params, rows = drawn(divergence, d, k)
+        made, budgets = function(model, params), np.random.default_rng(1).random(k) ** 4
+        apart = distances(model, params, rows)
+        labels, index = apart.argmin(axis=1), np.arange(len(rows))
+        others = apart - budgets
+        others[index, labels] = np.inf
+        clear = others.min(axis=1) - apart[index, labels] - budgets[labels]
+        stays = made.stays(rows, made.measure(rows), budgets)
+        assert 0 < stays.sum() < len(rows)
+        np.testing.assert_array_equal(stays[np.abs(clear) > 1e-6], (clear > 0.0)[np.abs(clear) > 1e-6])
+        # Budgets of that multiple are where a row ceases to stay.
+        multiples = made.multiples(rows, budgets)
+        assert (multiples[clear > 1e-6] > 1.0).all()
+        assert (multiples[clear < -1e-6] < 1.0).all()
 
 
 def test_the_farthest_other_center_is_never_the_same_one() -> None:
