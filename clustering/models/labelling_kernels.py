@@ -9,7 +9,7 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INLINED, INNER, njit
-from clustering.models.kernels import BARE, CLEAR, OVERLOAD, least_clear
+from clustering.models.kernels import BARE, CLEAR, INLINED_OVERLOAD, least_clear
 from clustering.models.lane_turns import transposed
 from clustering.models.lane_types import doubles
 from clustering.models.lanes import (
@@ -216,7 +216,7 @@ def label(single, start, m, d, centers, weights, tile, way, at, coming, sums):  
 
 
 # A way is chosen by type, so that only the one in use is compiled.
-@overload(label, jit_options={**OVERLOAD, **INLINED})  # type: ignore[arg-type]
+@overload(label, jit_options=INLINED_OVERLOAD)  # type: ignore[arg-type]
 def _label_in_one_way(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return {SideBySide: _label_side_by_side, ByScore: _label_by_score, Recalled: _label_as_recalled}[way.instance_class]
 
