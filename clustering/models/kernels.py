@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.compiling import INNER, njit
+from clustering.compiling import INLINED, INNER, njit
 
 Array = NDArray[np.float64]
 
@@ -26,6 +26,8 @@ BARE: dict[str, Any] = {**FAST, "_nrt": False}
 # Overloads, which numba itself would cache, with a warning where code may hold an address of this process. The kernels
 # that they become parts of are cached.
 OVERLOAD: dict[str, Any] = {**INNER, **BARE, "cache": False}
+# A call hands over each array of a tuple as seven numbers, which takes as long as some rows do.
+INLINED_OVERLOAD: dict[str, Any] = {**OVERLOAD, **INLINED}
 
 TIE, TIE_OF_CENTERS = 2.0**-40, 2.0**-48
 """Rounding of a squared distance, relative to it, and of a center, relative to its distance from the origin."""

@@ -9,14 +9,13 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INLINED, INNER, njit
-from clustering.models.kernels import BARE, CLEAR, OVERLOAD, least_clear
+from clustering.models.kernels import BARE, CLEAR, INLINED_OVERLOAD, least_clear
 from clustering.models.lane_turns import transposed
+from clustering.models.lane_types import doubles
 from clustering.models.lanes import (
     NARROW,
     WIDE,
-    element,
     folded,
-    folded_together,
     lanes_up_to,
     load,
     lowest_bit,
@@ -28,40 +27,19 @@ from clustering.models.lanes import (
 )  # fmt: skip
 from clustering.models.lloyd_buffers import ByScore, SideBySide
 from clustering.models.recalled_buffers import Recalled
-from clustering.models.score_kernels import ask_for, score, turn
-
-
-@njit(**INLINED, **BARE)
-def _squares(rows, i, centers, c, long):  # type: ignore[no-untyped-def]
-    """Add up sixteen features at a time as `kernels.distance_between` does: row at `i`, center at `c`."""
-    a = splat(0.0)
-    b = splat(0.0)
-    for j in range(0, long, 16):
-        t = load(rows, i + j) - load(centers, c + j)
-        u = load(rows, i + j + 8) - load(centers, c + j + 8)
-        a = a + t * t
-        b = b + u * u
-    return a + b
-
-
-@njit(**INLINED, **BARE)
-def _tail(rows, i, centers, c, long, d, total):  # type: ignore[no-untyped-def]
-    """Add the features that do not make sixteen, one by one."""
-    for j in range(long, d):
-        t = element(rows, i + j) - element(centers, c + j)
-        total += t * t
-    return total
+from clustering.models.score_kernels import ask_for, score, turn, turn_singles
+from clustering.models.settling_kernels import add_tail, add_up, settle, squares, take_distances
 
 
 @njit(**INNER, **BARE)
 def _nearest(rows, i, d, centers, reach):  # type: ignore[no-untyped-def]
     """Label the row at `i` by the definition; return its label and squared distance."""
     long = d - d % 16
-    least = _tail(rows, i, centers, 0, long, d, folded(_squares(rows, i, centers, 0, long)))
+    least = add_tail(rows, i, centers, 0, long, d, folded(squares(rows, i, centers, 0, long)))
     label = 0
     for k in range(1, centers.shape[0]):
         c = k * centers.shape[1]
-        distance = _tail(rows, i, centers, c, long, d, folded(_squares(rows, i, centers, c, long)))
+        distance = add_tail(rows, i, centers, c, long, d, folded(squares(rows, i, centers, c, long)))
         if distance < least and distance < least_clear(least, reach[label] + reach[k]):
             least = distance
             label = k
@@ -81,7 +59,7 @@ def _resolve_near_ties(tile, r, least, second, d, centers, reach, slack):  # typ
         near &= near - 1
 
 
-@njit(**INNER, **BARE)
+@njit(**INLINED, **BARE)
 def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns, second, coming):  # type: ignore[no-untyped-def]
     """Label rows of less than sixteen features: sixteen rows at once, each added up in the order of the definition."""
     width = tile.rows.shape[1]
@@ -144,49 +122,36 @@ def _side_by_side(tile, m, d, centers, reach, slack_of_centers, columns, second,
 
 
 @njit(**INNER, **BARE)
-def take_distances(tile, m, d, centers):  # type: ignore[no-untyped-def]
-    """Compute the distance of every row from the center of its label.
+def widen_row(single, r, d, origin, rows):  # type: ignore[no-untyped-def]
+    """Put one row of float32, less the origin, in its place in the tile; nothing to do where all rows are there.
 
     Parameters
     ----------
-    tile, m, d
-        Tile with `m` labelled rows of `d` features.
-    centers
-        Centers, widened to whole vectors.
+    single, r, d
+        Address of the rows of the tile in float32, or 0; number of the row, and of features.
+    origin
+        Origin, widened to whole vectors.
+    rows
+        Rows of the tile, which get the row.
     """
-    w = tile.rows.shape[1]
-    long = d - d % 16
-    labels = tile.labels
-    for r in range(0, m, WIDE):
-        i = r * w
-        # Rows beyond m hold an older tile or zeros, with valid labels. Nobody reads their results.
-        total = folded_together(
-            _squares(tile.rows, i, centers, int(labels[r]) * w, long),
-            _squares(tile.rows, i + w, centers, int(labels[r + 1]) * w, long),
-            _squares(tile.rows, i + 2 * w, centers, int(labels[r + 2]) * w, long),
-            _squares(tile.rows, i + 3 * w, centers, int(labels[r + 3]) * w, long),
-            _squares(tile.rows, i + 4 * w, centers, int(labels[r + 4]) * w, long),
-            _squares(tile.rows, i + 5 * w, centers, int(labels[r + 5]) * w, long),
-            _squares(tile.rows, i + 6 * w, centers, int(labels[r + 6]) * w, long),
-            _squares(tile.rows, i + 7 * w, centers, int(labels[r + 7]) * w, long),
-        )
-        store(tile.distances, r, total)
-    if long < d:
-        for r in range(m):
-            c = int(labels[r]) * w
-            tile.distances[r] = _tail(tile.rows, r * w, centers, c, long, d, tile.distances[r])
+    if single:
+        source = memory(single, np.float32)
+        for j in range(0, d, WIDE):
+            store(rows, r * d + j, doubles(source, r * d + j) - load(origin, j))
 
 
-@njit(**INNER, **BARE)
-def label_by_score(tile, m, d, centers, reach, way, coming):  # type: ignore[no-untyped-def]
+@njit(**INLINED, **BARE)
+def label_by_score(single, tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
     """Label rows by their scores, and by distances where another score is within the rounding bound of the least.
 
     Parameters
     ----------
+    single
+        Address of the rows of the tile in float32; 0 where they are in the tile.
     tile, m, d
         Tile with `m` rows of `d` features.
-    centers, reach
-        Centers, widened to whole vectors, and their reaches.
+    centers
+        Centers of the pass.
     way
         Memory for labelling by scores.
     coming
@@ -194,7 +159,10 @@ def label_by_score(tile, m, d, centers, reach, way, coming):  # type: ignore[no-
     """
     scores = way.scores
     width = tile.rows.shape[1]
-    turn(tile, m, d, scores, way.columns, way.norms)
+    if single:
+        turn_singles(memory(single, np.float32), m, d, centers.single_origin, scores, way.columns, way.norms)
+    else:
+        turn(tile, m, d, scores, way.columns, way.norms)
     score(m, d, way, coming)
     square = splat(scores.reach * scores.reach)
     two = splat(np.float32(2.0))
@@ -214,46 +182,60 @@ def label_by_score(tile, m, d, centers, reach, way, coming):  # type: ignore[no-
         while near:
             row = r + lowest_bit(near)
             if row < m:
-                nearest, _ = _nearest(tile.rows, row * width, d, centers, reach)
+                widen_row(single, row, d, centers.origin, tile.rows)
+                nearest, _ = _nearest(tile.rows, row * width, d, centers.centers, centers.reach)
                 tile.labels[row] = nearest
             near &= near - 1
-    take_distances(tile, m, d, centers)
 
 
-def label(tile, m, d, centers, way, at, coming):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    """Label a tile, and compute the distances to the nearest centers.
+def label(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """Label a tile, compute the distances to the nearest centers, and add up the rows; return Σw·distance.
 
     Parameters
     ----------
-    tile, m, d
-        Tile with `m` rows of `d` features.
+    single
+        Address of the rows of the tile in float32; 0 where they are in the tile.
+    start, m, d
+        First row of the tile in its block, number of its rows, and of features.
     centers
         Centers of the pass.
+    weights
+        Address of the weights of the block; 0 where all are 1.
+    tile
+        Tile with `m` rows.
     way
         Memory for one of the ways to label, whose type chooses the way.
     at
         Number of the first row of the tile among those of the run.
     coming
         Where the next rows are in memory.
+    sums
+        Sums that are added to; without copies, rows are not added up.
     """
     raise TypeError("label is part of compiled code, and no function of Python")
 
 
 # A way is chosen by type, so that only the one in use is compiled.
-@overload(label, jit_options=OVERLOAD)  # type: ignore[arg-type]
-def _label_in_one_way(tile, m, d, centers, way, at, coming):  # type: ignore[no-untyped-def]  # noqa: ARG001
+@overload(label, jit_options=INLINED_OVERLOAD)  # type: ignore[arg-type]
+def _label_in_one_way(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return {SideBySide: _label_side_by_side, ByScore: _label_by_score, Recalled: _label_as_recalled}[way.instance_class]
 
 
-def _label_side_by_side(tile, m, d, centers, way, at, coming):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _label_side_by_side(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
     _side_by_side(tile, m, d, centers.centers, centers.reach, centers.slack, way.columns, way.second, coming)
+    return add_up(start, m, weights, tile, sums) if sums.weight.shape[0] else 0.0
 
 
-def _label_by_score(tile, m, d, centers, way, at, coming):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    label_by_score(tile, m, d, centers.centers, centers.reach, way, coming)
+def _label_by_score(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    label_by_score(single, tile, m, d, centers, way, coming)
+    if single:
+        return settle(single, start, m, d, centers, weights, tile, way.parts, sums)
+    take_distances(tile, m, d, centers.centers)
+    return add_up(start, m, weights, tile, sums) if sums.weight.shape[0] else 0.0
 
 
-def _label_as_recalled(tile, m, d, centers, way, at, coming):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _label_as_recalled(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
     for r in range(m):
         tile.labels[r] = np.float64(way.labels[at + r])
         tile.distances[r] = way.squares[at + r]
+    return add_up(start, m, weights, tile, sums)

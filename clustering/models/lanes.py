@@ -253,6 +253,25 @@ def memory(typing_context, address, number):  # type: ignore[no-untyped-def]
     return pointer(types.int64, number), code
 
 
+@intrinsic
+def beginning(typing_context, array, at):  # type: ignore[no-untyped-def]
+    """Elements of an array from one on, as memory: its address alone takes fewer registers than an array.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    array, at
+        Array or memory, and index of the element.
+    """
+    pointer = types.CPointer(array.dtype)  # type: ignore[no-untyped-call]
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return pointer_to(context, builder, array, arguments)
+
+    return pointer(array, types.intp), code
+
+
 def _give_operator(symbol: Any, instruction: str) -> None:
     """Let vectors be operands of an operator. It is an instruction, and no function that numba would compile."""
 
@@ -357,6 +376,14 @@ def folded(typing_context, vector):  # type: ignore[no-untyped-def]
     return vector.dtype(vector), code
 
 
+PAIR_MOVES = (
+    ([0, 8, 2, 10, 4, 12, 6, 14], [1, 9, 3, 11, 5, 13, 7, 15]),
+    ([0, 1, 4, 5, 8, 9, 12, 13], [2, 3, 6, 7, 10, 11, 14, 15]),
+    ([0, 1, 4, 5, 8, 9, 12, 13], [2, 3, 6, 7, 10, 11, 14, 15]),
+)
+"""Lanes of two vectors that three rounds of moves bring together, when pairs of eight vectors are mixed."""
+
+
 @intrinsic
 def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
     """Vector of the sums of eight vectors, each added up as `folded` does.
@@ -371,11 +398,11 @@ def folded_together(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vectors = list(arguments)
-        # Folded alone, a vector leaves more lanes idle at each level. Eight together keep all lanes busy.
-        even, odd = list(range(0, 2 * WIDE, 2)), list(range(1, 2 * WIDE, 2))
-        while len(vectors) > 1:
+        # Folded alone, a vector leaves more lanes idle at each level. Eight together keep all lanes busy. Their lanes
+        # move within pairs first, and in pairs then: many processors take longer for any other moves.
+        for low, high in PAIR_MOVES:
             pairs = zip(vectors[::2], vectors[1::2], strict=True)
-            vectors = [builder.fadd(shuffle_of(builder, x, y, even), shuffle_of(builder, x, y, odd)) for x, y in pairs]
+            vectors = [builder.fadd(shuffle_of(builder, x, y, low), shuffle_of(builder, x, y, high)) for x, y in pairs]
         return vectors[0]
 
     return DOUBLES(*[DOUBLES] * WIDE), code

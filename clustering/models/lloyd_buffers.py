@@ -27,6 +27,8 @@ LINE_BYTES = 64
 """Bytes that memory is read by."""
 PANEL_BYTES = 256 * 1024
 """Size of the centers that are compared with all rows of a tile before the next ones, in bytes."""
+PART, PART_ROWS = 3 * WIDE, 2 * NARROW
+"""Parts of a squared distance, and number of rows whose parts are kept."""
 COPIED_SUMS = 1024
 """Up to this number of sums, four copies of them are kept."""
 
@@ -63,6 +65,10 @@ class Centers(NamedTuple):
     """Reaches of the centers ``(k,)``, as `kernels.reaches` gives them."""
     slack: float
     """Bound of the rounding of squared distances that comes from the rounding of the centers."""
+    single_origin: NDArray[np.float32]
+    """Origin in float32 ``(width,)``."""
+    exact: bool
+    """Whether the origin is the same in float32."""
 
 
 class PreparedCenters(NamedTuple):
@@ -112,6 +118,19 @@ class SideBySide(NamedTuple):
     """Second least squared distance of each row ``(t,)``."""
 
 
+class Parts(NamedTuple):
+    """Memory for the distances of some rows, whose features are taken a few at a time."""
+
+    squares: NDArray[np.float64]
+    """Sixteen sums of each row that make its squared distance, and eight squares ``(PART_ROWS, PART)``."""
+    places: NDArray[np.int64]
+    """Where the centers of the rows begin ``(PART_ROWS,)``."""
+    factors: NDArray[np.float64]
+    """Weights of the rows ``(PART_ROWS,)``."""
+    minus: NDArray[np.float64]
+    """−1 ``(1,)``, which a compiler must not know, as it would make products with it something else."""
+
+
 class ByScore(NamedTuple):
     """Memory for labelling rows by scores, and by distances where two scores are too close to call."""
 
@@ -127,6 +146,8 @@ class ByScore(NamedTuple):
     """Second least score ``(t,)``."""
     labels: NDArray[np.float32]
     """Center of the least score ``(t,)``."""
+    parts: Parts
+    """For the distances of rows that are read in the source."""
 
 
 class Tile(NamedTuple):
@@ -279,7 +300,14 @@ def make_centers(origin: Array, centers: Array) -> Centers:
     width = whole_vectors(centers.shape[1])
     reach = kernels.reaches(centers)
     most = float(reach.max())
-    return Centers(_widen(origin, width), _widen(centers, width), reach, kernels.CLEAR_OF_CENTERS * most * most)
+    wide = _widen(origin, width)
+    single = zeros((width,), np.float32)
+    with np.errstate(over="ignore"):
+        single[:] = wide
+    return Centers(
+        wide, _widen(centers, width), reach, kernels.CLEAR_OF_CENTERS * most * most, single,
+        bool((single == wide).all()),
+    )  # fmt: skip
 
 
 def make_scores(centers: Array) -> Scores | None:
@@ -372,7 +400,8 @@ def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByScore
     norms, least, second, labels = (zeros((t,), np.float32) for _ in range(4))
     # Rows are turned eight features at a time, so the last ones may reach beyond the last feature.
     columns = zeros((t * d + WIDE * NARROW,), np.float32)
-    return tile, ByScore(scores, columns, norms, least, second, labels)
+    parts = Parts(zeros((PART_ROWS, PART)), zeros((PART_ROWS,), np.int64), zeros((PART_ROWS,)), np.full(1, -1.0))
+    return tile, ByScore(scores, columns, norms, least, second, labels, parts)
 
 
 def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialSums, Nodes, FarthestBuffer]:

@@ -8,14 +8,15 @@ type, so one compiled version serves all types. The tuples that the kernels take
 from __future__ import annotations
 
 import numpy as np
+from numba.extending import overload
 
-from clustering.compiling import INNER, njit
+from clustering.compiling import INLINED, INNER, njit
 from clustering.models.filling_kernels import fill
-from clustering.models.kernels import BARE
-from clustering.models.labelling_kernels import label
-from clustering.models.lane_types import ELEMENT_BYTES
-from clustering.models.lanes import WIDE, element, lanes_up_to, load, lowest_bit, memory, splat, store, where_less
-from clustering.models.lloyd_buffers import Coming
+from clustering.models.kernels import BARE, OVERLOAD
+from clustering.models.labelling_kernels import label, widen_row
+from clustering.models.lane_types import ELEMENT_BYTES, FLOAT32
+from clustering.models.lanes import NARROW, WIDE, element, lanes_up_to, load, lowest_bit, memory, splat, where_less
+from clustering.models.lloyd_buffers import ByScore, Coming, Unsplit
 from clustering.models.margin_kernels import end_part, fold
 from clustering.models.recalling_kernels import recall
 
@@ -24,26 +25,27 @@ SUM_ROWS = 1024
 runs, not with all rows."""
 
 
-@njit(**INNER, **BARE)
-def _add_up(start, m, weights, tile, sums):  # type: ignore[no-untyped-def]
-    """Add Σw and Σw·x per label to `sums`, and return Σw·distance."""
-    width = tile.rows.shape[1]
-    copies, k = sums.weight.shape
-    each = memory(weights, np.float64)
-    objective = 0.0
-    for r in range(m):
-        w = element(each, start + r) if weights else 1.0
-        label = int(tile.labels[r])
-        copy = r & (copies - 1)
-        objective += w * tile.distances[r]
-        sums.weight[copy, label] += w
-        factor = splat(w)
-        p = (copy * k + label) * width
-        # There is one vector at least, which needs no loop.
-        store(sums.first, p, load(sums.first, p) + factor * load(tile.rows, r * width))
-        for j in range(WIDE, width, WIDE):
-            store(sums.first, p + j, load(sums.first, p + j) + factor * load(tile.rows, r * width + j))
-    return objective
+def _raw_rows(run, b, start, m, d, centers, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """Find the address of rows that are worked on as they are in memory; 0 where they go through the tile."""
+    raise TypeError("_raw_rows is part of compiled code, and no function of Python")
+
+
+@overload(_raw_rows, jit_options=OVERLOAD)  # type: ignore[arg-type]
+def _raw_rows_by_way(run, b, start, m, d, centers, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    raw = way.instance_class is ByScore and split.instance_class is Unsplit
+    return _single_rows if raw else _no_rows
+
+
+def _single_rows(run, b, start, m, d, centers, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    # Sixteen rows and eight features are worked on at once, and nothing behind the last may be loaded.
+    whole = m % NARROW == 0 and d % WIDE == 0
+    # The scale is a number of float32 too.
+    scaled = 2.0**-100 < way.scores.scale < 2.0**100
+    return run.values[b] + start * d * 4 if run.types[b] == FLOAT32 and whole and centers.exact and scaled else 0
+
+
+def _no_rows(run, b, start, m, d, centers, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    return 0
 
 
 @njit(inline="always", **BARE)
@@ -92,8 +94,8 @@ def _keep_row(position, weight, r, tile, far, count):  # type: ignore[no-untyped
     return count
 
 
-@njit(**INNER, **BARE)
-def _keep_far(run, b, start, m, tile, far, count):  # type: ignore[no-untyped-def]
+@njit(**INLINED, **BARE)
+def _keep_far(run, b, single, start, m, centers, tile, far, count):  # type: ignore[no-untyped-def]
     """Keep the farthest rows of positive weight, and return their number."""
     most = far.distances.shape[0]
     for r in range(0, m, WIDE):
@@ -107,6 +109,7 @@ def _keep_far(run, b, start, m, tile, far, count):  # type: ignore[no-untyped-de
             if row < m and tile.distances[row] > 0.0:
                 weight = element(memory(run.weights[b], np.float64), start + row) if run.weights[b] else 1.0
                 if weight > 0.0:
+                    widen_row(single, row, far.rows.shape[1], centers.origin, tile.rows)
                     count = _keep_row(_position(run, b, start + row), weight, row, tile, far, count)
             others &= others - 1
     return count
@@ -128,13 +131,16 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
         recall(run, b, begin, end, d, done, centers, tile, way)  # type: ignore[no-untyped-call]
         for start in range(begin, end, t):
             m = min(t, end - start)
-            fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
+            single = _raw_rows(run, b, start, m, d, centers, way, split)  # type: ignore[no-untyped-call]
+            if not single:
+                fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
             # Rows of the next tile are loaded from memory while this one is worked on.
             coming = Coming(run.values[b] + (start + m) * d * size, min(t, n - start - m) * d * size)
-            label(tile, m, d, centers, way, done + start, coming)  # type: ignore[no-untyped-call]
+            part += label(  # type: ignore[no-untyped-call]
+                single, start, m, d, centers, run.weights[b], tile, way, done + start, coming, sums
+            )
             if copies:
-                part += _add_up(start, m, run.weights[b], tile, sums)
-                count = _keep_far(run, b, start, m, tile, far, count)
+                count = _keep_far(run, b, single, start, m, centers, tile, far, count)
             fold(run.weights[b], start, m, d, tile, way, split, copies > 0)  # type: ignore[no-untyped-call]
             if out.labels.shape[0]:
                 for r in range(m):

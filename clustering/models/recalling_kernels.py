@@ -17,13 +17,14 @@ from numba.extending import overload
 from clustering.compiling import INNER, njit
 from clustering.models.filling_kernels import fill
 from clustering.models.kernels import BARE, OVERLOAD
-from clustering.models.labelling_kernels import label_by_score, take_distances
+from clustering.models.labelling_kernels import label_by_score
 from clustering.models.lane_types import ELEMENT_BYTES
 from clustering.models.lanes import WIDE, load, store
 from clustering.models.lloyd_buffers import Coming
 from clustering.models.margin_kernels import SLACK
 from clustering.models.recalled_buffers import Recalled
 from clustering.models.score_kernels import score, turn
+from clustering.models.settling_kernels import take_distances
 
 
 @njit(inline="always", **BARE)
@@ -43,7 +44,8 @@ def _least_square(value, norm, scores, unscale):  # type: ignore[no-untyped-def]
 def _label_anew(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
     """Label the rows of a tile by the scores of all centers; their places in the run are set."""
     by = way.all
-    label_by_score(tile, m, d, centers.centers, centers.reach, by, coming)
+    label_by_score(0, tile, m, d, centers, by, coming)
+    take_distances(tile, m, d, centers.centers)
     for r in range(m):
         i = way.places[r]
         way.labels[i] = int(tile.labels[r])

@@ -10,7 +10,7 @@ import numpy as np
 
 from clustering.compiling import INLINED, INNER, njit
 from clustering.models.kernels import BARE
-from clustering.models.lane_turns import turned
+from clustering.models.lane_turns import turned, turned_singles
 from clustering.models.lanes import (
     MANY_REGISTERS,
     NARROW,
@@ -40,6 +40,25 @@ def ask_for(ahead, at, end):  # type: ignore[no-untyped-def]
         prefetch(ahead, i)
 
 
+@njit(**INLINED, **BARE)
+def _put_columns(eight, columns, i, sums):  # type: ignore[no-untyped-def]
+    """Store eight columns of sixteen rows, and add their squares to those of the even and of the odd columns."""
+    c0, c1, c2, c3, c4, c5, c6, c7 = eight
+    even, odd = sums
+    # Columns behind the last feature are zero. The next sixteen rows overwrite them.
+    store(columns, i, c0)
+    store(columns, i + NARROW, c1)
+    store(columns, i + 2 * NARROW, c2)
+    store(columns, i + 3 * NARROW, c3)
+    store(columns, i + 4 * NARROW, c4)
+    store(columns, i + 5 * NARROW, c5)
+    store(columns, i + 6 * NARROW, c6)
+    store(columns, i + 7 * NARROW, c7)
+    even = multiply_add(c0, c0, multiply_add(c2, c2, multiply_add(c4, c4, multiply_add(c6, c6, even))))
+    odd = multiply_add(c1, c1, multiply_add(c3, c3, multiply_add(c5, c5, multiply_add(c7, c7, odd))))
+    return even, odd
+
+
 @njit(**INNER, **BARE)
 def turn(tile, m, d, scores, columns, norms):  # type: ignore[no-untyped-def]
     """Write the rows of a tile as scaled columns in float32, sixteen rows side by side, with their squared norms.
@@ -55,23 +74,33 @@ def turn(tile, m, d, scores, columns, norms):  # type: ignore[no-untyped-def]
     """
     width = tile.rows.shape[1]
     for r in range(0, m, NARROW):
-        even = splat(np.float32(0.0))
-        odd = splat(np.float32(0.0))
+        sums = splat(np.float32(0.0)), splat(np.float32(0.0))
         for j in range(0, d, WIDE):
-            c0, c1, c2, c3, c4, c5, c6, c7 = turned(tile.rows, r * width + j, width, scores.scale)
-            # Columns behind the last feature are zero. The next sixteen rows overwrite them.
-            i = r * d + j * NARROW
-            store(columns, i, c0)
-            store(columns, i + NARROW, c1)
-            store(columns, i + 2 * NARROW, c2)
-            store(columns, i + 3 * NARROW, c3)
-            store(columns, i + 4 * NARROW, c4)
-            store(columns, i + 5 * NARROW, c5)
-            store(columns, i + 6 * NARROW, c6)
-            store(columns, i + 7 * NARROW, c7)
-            even = multiply_add(c0, c0, multiply_add(c2, c2, multiply_add(c4, c4, multiply_add(c6, c6, even))))
-            odd = multiply_add(c1, c1, multiply_add(c3, c3, multiply_add(c5, c5, multiply_add(c7, c7, odd))))
-        store(norms, r, even + odd)
+            eight = turned(tile.rows, r * width + j, width, scores.scale)
+            sums = _put_columns(eight, columns, r * d + j * NARROW, sums)
+        store(norms, r, sums[0] + sums[1])
+
+
+@njit(**INNER, **BARE)
+def turn_singles(rows, m, d, origin, scores, columns, norms):  # type: ignore[no-untyped-def]
+    """Do as `turn` does for rows of float32, which need not be written as float64 for it.
+
+    Parameters
+    ----------
+    rows, m, d
+        Memory of `m` rows of float32, where `m` is a multiple of 16 and the number of features one of 8.
+    origin
+        Origin in float32.
+    scores, columns, norms
+        As in `turn`.
+    """
+    scale = np.float32(scores.scale)
+    for r in range(0, m, NARROW):
+        sums = splat(np.float32(0.0)), splat(np.float32(0.0))
+        for j in range(0, d, WIDE):
+            eight = turned_singles(rows, r * d + j, d, origin, j, scale)
+            sums = _put_columns(eight, columns, r * d + j * NARROW, sums)
+        store(norms, r, sums[0] + sums[1])
 
 
 @njit(**INLINED, **BARE)

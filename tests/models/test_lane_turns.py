@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from clustering.models.lane_turns import turned
+from clustering.models.lane_turns import turned, turned_singles
 from clustering.models.lanes import NARROW, WIDE, store
 
 
@@ -21,3 +21,18 @@ def test_sixteen_rows_become_eight_columns_each_number_scaled_and_rounded_once()
     out = np.empty((WIDE, NARROW), np.float32)
     _turn(rows, first, width, 0.25, out)
     np.testing.assert_array_equal(out, (0.25 * rows[:, first : first + WIDE]).T.astype(np.float32))
+
+
+@njit
+def _turn_singles(rows, at, step, origin, first, factor, out):  # type: ignore[no-untyped-def]
+    for i, column in enumerate(turned_singles(rows, at, step, origin, first, factor)):
+        store(out, i * NARROW, column)
+
+
+def test_rows_of_float32_become_columns_less_their_origin() -> None:
+    width, first = 24, 8
+    rng = np.random.default_rng(0)
+    rows, origin = rng.standard_normal((NARROW, width), np.float32), rng.standard_normal(width, np.float32)
+    out = np.empty((WIDE, NARROW), np.float32)
+    _turn_singles(rows, first, width, origin, first, np.float32(0.25), out)
+    np.testing.assert_array_equal(out, (0.25 * (rows - origin)[:, first : first + WIDE]).T)

@@ -132,6 +132,45 @@ def test_parts_add_up_to_the_whole(d: int, k: int, rng: np.random.Generator) -> 
     assert sum(p.objective for p in parts) == pytest.approx(whole.objective, rel=1e-12)
 
 
+def single_problem(rng: np.random.Generator, d: int, k: int, scale: float) -> tuple[np.ndarray, ...]:
+    """Rows in float32, weights, an origin of float32 and centers; many rows are near ties."""
+    # Numbers near the greatest overflow where the origin is subtracted.
+    values = np.clip(scale * rng.standard_normal((1101, d)), -3e38, 3e38).astype(np.float32)
+    origin = (scale * rng.standard_normal(d)).astype(np.float32).astype(np.float64)
+    centers = values[:k] - origin
+    values[200:400] = values[rng.integers(0, k, 200)] / 2 + values[rng.integers(0, k, 200)] / 2
+    return values, rng.random(len(values)), origin, centers
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e38])
+@pytest.mark.parametrize(("d", "k"), [(8, 9), (16, 2), (16, 70), (24, 5), (64, 9), (136, 12), (272, 3), (400, 80)])
+def test_rows_that_are_read_in_the_source_give_the_bits_of_those_in_a_tile(
+    d: int, k: int, scale: float, rng: np.random.Generator
+) -> None:
+    values, weights, origin, centers = single_problem(rng, d, k, scale)
+    prepared = prepare_centers(origin, centers)
+    assert prepared.centers.exact
+    # Rows of float64 always go through a tile. Any address that numbers may have is tried.
+    unaligned = np.concatenate([np.zeros(3, np.float32), values.ravel()])[3:].reshape(values.shape)
+    for single in (values, unaligned):
+        for own in (weights, np.broadcast_to(np.float64(1), (len(values),))):
+            beside, beside_double = empty_labels(len(values)), empty_labels(len(values))
+            sums = lloyd([in_memory_rows(single, own)], prepared, 2000, beside)
+            double = lloyd([in_memory_rows(values.astype(np.float64), own)], prepared, 2000, beside_double)
+            assert_same_sums(sums, double)
+            only = label(in_memory_rows(single, own), prepared)
+            for by_row in (beside, only):
+                np.testing.assert_array_equal(by_row.labels, beside_double.labels)
+                np.testing.assert_array_equal(by_row.distances, beside_double.distances)
+
+
+def assert_same_sums(one: LloydSums, other: LloydSums) -> None:
+    for name in ("weight", "first", "objective"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for a, b in zip(one.farthest, other.farthest, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def random_blocks(rng: np.random.Generator, n_blocks: int, d: int, dtype: str, *, masked: bool) -> list[Rows]:
     """Blocks of a grid of rows of blocks, whose C order is not that of positions; many distances are equal."""
     blocks = []
