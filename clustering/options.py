@@ -183,7 +183,7 @@ class FitOptions(OptionGroup):
     """Seed of all random draws."""
     restarts: Count | None = None
     """Number of starts that compete on the row sample, in memory. The better half goes on, again and again, on
-    twice as many rows. Default: 10; for 100 clusters and more as few as 2, so that starts cost no more than a third of
+    twice as many rows. Default: 10; for 100 clusters and more as few as 2, so that starts cost no more than half of
     the passes over all rows."""
     finalists: Count | None = None
     """Largest number of best starts that are fitted to the full data, at most restarts; each pass serves all of them.

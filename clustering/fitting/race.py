@@ -22,8 +22,8 @@ FIRST_ROWS, ROWS_PER_CLUSTER = 6250, 50
 """Rows of the first stage: the first number, or the second one per cluster where that is more."""
 SEEDING_PASSES = 40
 """Passes over the rows of the first stage that the seeding of a restart takes as long as."""
-STAGE_PASSES, LEAST_LAST_PASSES = 8, 2
-"""Passes of a stage at most, and of the last one at least, which goes on as long as the budget lasts."""
+STAGE_PASSES, LEAST_LAST_PASSES = 8, 16
+"""Passes of a stage at most, and those that the last one may make at least; it goes on as long as the budget lasts."""
 NOISE_SHARE = 0.05
 """Tolerance of a stage, in units of k / rows less k / all rows. By about that unit, the cost of centers that are fitted
 to these rows is lower there than on all rows, relative to either. So smaller gains would not last."""
@@ -31,7 +31,7 @@ LEAST_TOLERANCE, MOST_TOLERANCE = 2e-5, 1e-3
 """Limits of the tolerance of a stage."""
 LEAST_RESTARTS = 2
 """Least default number of restarts, even if their race costs more than it may."""
-PASSES_SHARE, FULL_PASSES = 1 / 3, 15
+PASSES_SHARE, FULL_PASSES = 1 / 2, 15
 """Share of the passes over all rows that a race may cost, and how many of these are counted at most."""
 FEW_PRODUCTS = 2e10
 """Products that a race may always cost, which take about half a second."""
