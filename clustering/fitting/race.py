@@ -22,7 +22,7 @@ FIRST_ROWS, ROWS_PER_CLUSTER = 6250, 50
 """Rows of the first stage: the first number, or the second one per cluster where that is more."""
 SEEDING_PASSES = 40
 """Passes over the rows of the first stage that the seeding of a restart takes as long as."""
-STAGE_PASSES, LEAST_LAST_PASSES = 8, 16
+STAGE_PASSES, LEAST_LAST_PASSES = 8, 50
 """Passes of a stage at most, and those that the last one may make at least; it goes on as long as the budget lasts."""
 NOISE_SHARE = 0.05
 """Tolerance of a stage, in units of k / rows less k / all rows. By about that unit, the cost of centers that are fitted
@@ -32,7 +32,7 @@ LEAST_TOLERANCE, MOST_TOLERANCE = 2e-5, 1e-3
 LEAST_RESTARTS = 2
 """Least default number of restarts, even if their race costs more than it may."""
 PASSES_SHARE, FULL_PASSES = 1 / 2, 15
-"""Share of the passes over all rows that a race may cost, and how many of these are counted at most."""
+"""Share of the passes over all rows that all stages but the last may cost, and how many passes are counted at most."""
 FEW_PRODUCTS = 2e10
 """Products that a race may always cost, which take about half a second."""
 
@@ -90,7 +90,7 @@ def number_of_restarts(options: FitOptions, k: int, survey: Survey) -> int:
     least, allowed = max(LEAST_RESTARTS, finalists), _allowed_rows(options, k, survey)
     for restarts in range(DEFAULT_RESTARTS, least, -1):
         sizes = _sizes(restarts, finalists, k, survey)
-        if _early_rows(sizes) + LEAST_LAST_PASSES * sizes[-1][0] * sizes[-1][1] <= allowed:
+        if _early_rows(sizes) <= allowed:
             return restarts
     return least
 

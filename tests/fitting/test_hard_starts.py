@@ -86,10 +86,10 @@ def test_a_default_number_of_finalists_is_that_of_earlier_versions_unless_the_mo
 
 
 def row_passes(stages: list[Stage]) -> float:
-    """Rows that a race goes over, the seeding counted as its passes."""
+    """Rows that the seeding and all stages but the last go over, the seeding counted as its passes."""
     first = stages[0]
     seeding = race.SEEDING_PASSES * first.rows * first.candidates
-    return seeding + sum(stage.rows * stage.candidates * stage.passes for stage in stages)
+    return seeding + sum(stage.rows * stage.candidates * stage.passes for stage in stages[:-1])
 
 
 @pytest.mark.parametrize("k", [100, 256, 1000])
@@ -99,6 +99,10 @@ def test_a_race_costs_a_share_of_the_passes_over_all_rows(survey: Survey, k: int
         stages = plan_race(FitOptions(max_iterations=max_iterations), k, of_many_rows(survey, count))
         allowed = max(race.PASSES_SHARE * min(max_iterations, race.FULL_PASSES) * count, race.FEW_PRODUCTS / (64 * k))
         assert stages[0].candidates <= 2 or row_passes(stages) <= allowed
+        last = stages[-1]
+        assert last.passes <= max(
+            race.LEAST_LAST_PASSES, (allowed - row_passes(stages)) / (last.rows * last.candidates)
+        )
 
 
 def test_from_stage_to_stage_half_of_the_candidates_go_on_with_twice_the_rows(survey: Survey) -> None:
