@@ -22,7 +22,7 @@ FIRST_ROWS, ROWS_PER_CLUSTER = 6250, 50
 """Rows of the first stage: the first number, or the second one per cluster where that is more."""
 SEEDING_PASSES = 40
 """Passes over the rows of the first stage that the seeding of a restart takes as long as."""
-STAGE_PASSES, LEAST_LAST_PASSES = 8, 50
+STAGE_PASSES, LEAST_LAST_PASSES = 8, 80
 """Passes of a stage at most, and those that the last one may make at least; it goes on as long as the budget lasts."""
 NOISE_SHARE = 0.05
 """Tolerance of a stage, in units of k / rows less k / all rows. By about that unit, the cost of centers that are fitted
