@@ -182,8 +182,9 @@ class FitOptions(OptionGroup):
     seed: Seed = 0
     """Seed of all random draws."""
     restarts: Count | None = None
-    """Number of starts that compete on the row sample, in memory. Default: 10; for 100 clusters and more as few as 2,
-    so that starts take no longer than the passes after them."""
+    """Number of starts that compete on the row sample, in memory. The better half goes on, again and again, on
+    twice as many rows. Default: 10; for 100 clusters and more as few as 2, so that starts cost no more than half of
+    the passes over all rows."""
     finalists: Count | None = None
     """Largest number of best starts that are fitted to the full data, at most restarts; each pass serves all of them.
     Mixtures leave out starts that are clearly less likely on the sample. Default: 3 for mixtures, 1 for others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ from clustering.execution.engine import Engine
 from clustering.execution.map_reduce import apply_to_each
 from clustering.execution.passes import PassResult, PassRunner
 from clustering.fitting.loop import Candidate
-from clustering.fitting.on_sample import sample_passes
+from clustering.fitting.on_sample import sample_passes, threads_for
 from clustering.fitting.options import Options
+from clustering.fitting.race import number_of_restarts, plan_race
 from clustering.fitting.seeding import Init, as_centers, generators, seed_centers, seeding_rows
 from clustering.models import divergences as geometry
 from clustering.models.kmeans import KMeans
@@ -26,24 +27,13 @@ from clustering.models.kmeans_statistics import KMeansStatistics
 from clustering.models.missing_features import fill_missing
 from clustering.models.model import AnyModel
 from clustering.models.objective import rank_candidates
-from clustering.models.starts import MOST_SAMPLE_PASSES, RESTART_TOLERANCE
+from clustering.models.starts import MOST_SAMPLE_PASSES
 from clustering.models.survey import RowSample, Survey
-from clustering.options import DEFAULT_RESTARTS, MANY_CLUSTERS, FitOptions
 
 Array = NDArray[np.float64]
 
-SAMPLE_TOLERANCE = 1e-5
-"""Least relative change of the objective at which finalists stop on the sample: below it they follow what sets the
-sample apart from all rows, and save no passes over these."""
 RESTART_ROWS = 25_000
-"""Number of sampled rows on which restarts compete; 50 rows per cluster where that is more."""
-LEAST_RESTARTS = 2
-"""Least default number of restarts."""
-SEEDING_PASSES, SAMPLE_PASSES, FULL_PASSES = 10, 20, 15
-"""Passes that the seeding of a restart costs as much as, those that it usually makes over the restart rows, and those
-over all rows that starts may cost."""
-FEW_PRODUCTS = 2e10
-"""Products that starts may always cost, which take about a second."""
+"""Number of sampled rows on which restarts compete that are all wanted; 50 rows per cluster where that is more."""
 
 
 def params_at_origin(model: AnyModel, survey: Survey) -> KMeansParams:
@@ -98,18 +88,49 @@ def hard_clusters(
         return [_class_means(model, at_origin, labelled.statistics[0])], labelled
     if not options.fit.draws_starts:
         return [_user_centers(model, survey, options.fit.init, preparation)], None
-    restart_rows = restart_sample(survey, model.k)
-    # Restarts only have to show which starts are good, so a coarse tolerance is enough.
-    ranked_restarts = run_restarts(
-        hard_model, survey, restart_rows, options, max(RESTART_TOLERANCE, options.rule.tolerance), runner.engine
-    )
-    # Finalists run on the whole sample, to a finer tolerance, which saves passes over the full data.
-    best = [candidate.params for candidate in ranked_restarts[: options.finalists]]
-    with sample_passes(survey.sample, runner.engine) as sample:
-        tolerance = min(RESTART_TOLERANCE, max(SAMPLE_TOLERANCE, options.rule.tolerance))
-        ends = sample.converge(hard_model, best, tolerance, MOST_SAMPLE_PASSES)
+    ends = race_restarts(hard_model, survey, options, runner.engine)
     # Later passes go over all rows, whose total scatter bounds J again.
-    return [replace(end.params, total_scatter=at_origin.total_scatter) for end in ends], None
+    return [replace(end.params, total_scatter=at_origin.total_scatter) for end in ends[: options.finalists]], None
+
+
+def race_restarts(hard_model: KMeans, survey: Survey, options: Options, engine: Engine) -> list[Candidate]:
+    """Seed restarts, and let them race on more and more rows of the sample; the least J of the finalists comes first.
+
+    Parameters
+    ----------
+    hard_model
+        Hard k-means with the divergence of the start.
+    survey
+        Survey of the prepared rows.
+    options
+        How to fit.
+    engine
+        Engine that seeds the restarts side by side.
+
+    Raises
+    ------
+    DataError
+        If fewer than k rows differ.
+    """
+    race = plan_race(options.fit, hard_model.k, survey)
+    # Rows of a stage are taken from those of the next, which are fewer to look through than the whole sample.
+    parts = [survey.sample.highest(race[-1].rows)]
+    for stage in reversed(race[:-1]):
+        parts.append(parts[-1].highest(stage.rows))
+    params = seed_restarts(hard_model, survey, parts[-1], race[0].candidates, options, engine)
+    ends: Sequence[Candidate] = ()
+    for stage, part in zip(race, reversed(parts), strict=True):
+        # The order of the starts stays, because it decides among equal ones.
+        params = [end.params for end in _keep_best(ends, stage.candidates)] if ends else params
+        with sample_passes(part, engine) as sample:
+            ends = sample.converge(hard_model, params, stage.tolerance, stage.passes)
+    return rank_candidates(ends)
+
+
+def _keep_best(ends: Sequence[Candidate], most: int) -> list[Candidate]:
+    """Keep the candidates of the least J, in the order of their starts."""
+    best = rank_candidates(ends)[:most]
+    return [end for end in ends if any(end is kept for kept in best)]
 
 
 def restart_sample(survey: Survey, k: int) -> RowSample:
@@ -123,31 +144,6 @@ def restart_sample(survey: Survey, k: int) -> RowSample:
         Number of clusters.
     """
     return survey.sample.highest(max(RESTART_ROWS, 50 * k))
-
-
-def number_of_restarts(options: FitOptions, k: int, survey: Survey) -> int:
-    """Return the number of restarts: that of the user, or one that costs no more than the passes over all rows.
-
-    It follows from sizes alone, so that no result depends on the speed of a machine.
-
-    Parameters
-    ----------
-    options
-        How to fit.
-    k
-        Number of clusters.
-    survey
-        Survey of the prepared rows.
-    """
-    if options.restarts is not None:
-        return options.restarts
-    if k < MANY_CLUSTERS:
-        return DEFAULT_RESTARTS
-    d = len(survey.mean)
-    rows = len(restart_sample(survey, k).weights)
-    restart = k * d * rows * (SEEDING_PASSES + SAMPLE_PASSES)
-    allowed = max(k * d * survey.count * FULL_PASSES, FEW_PRODUCTS)
-    return int(np.clip(allowed // restart, max(LEAST_RESTARTS, options.finalists or 1), DEFAULT_RESTARTS))
 
 
 def run_restarts(
@@ -175,33 +171,62 @@ def run_restarts(
     DataError
         If fewer than k rows differ.
     """
+    params = seed_restarts(
+        hard_model, survey, restart_rows, number_of_restarts(options.fit, hard_model.k, survey), options, engine
+    )
+    with sample_passes(restart_rows, engine) as runner:
+        return rank_candidates(runner.converge(hard_model, params, tolerance, MOST_SAMPLE_PASSES))
+
+
+def seed_restarts(
+    hard_model: KMeans, survey: Survey, rows: RowSample, restarts: int, options: Options, engine: Engine
+) -> list[KMeansParams]:
+    """Choose the centers that each restart begins with among some rows.
+
+    Parameters
+    ----------
+    hard_model
+        Hard k-means with the divergence of the start.
+    survey
+        Survey of the prepared rows.
+    rows
+        Rows of the sample.
+    restarts
+        Number of restarts.
+    options
+        How to fit; gives the seed and the kind of seeding.
+    engine
+        Engine that seeds the restarts side by side.
+
+    Raises
+    ------
+    DataError
+        If fewer than k rows differ.
+    """
     k, divergence = hard_model.k, hard_model.divergence
     at_origin = params_at_origin(hard_model, survey)
     embed = partial(geometry.embed, divergence, origin=at_origin.origin, matrix=at_origin.matrix)
     # Seeding works on Euclidean distances, so rows are placed where these are near the root of the divergence.
-    rows = embed(fill_missing(restart_rows.values, survey.mean))
+    points = embed(fill_missing(rows.values, survey.mean))
     spare = embed(fill_missing(survey.distinct.values, survey.mean))
     init: Init = "random" if options.fit.init == "random" else "kmeans++"
-    seed_one = partial(seed_centers, seeding_rows(rows, restart_rows.represented), k, init, spare)
-    with sample_passes(restart_rows, engine) as runner:
-        # Each restart has a stream of its own, so its draws do not depend on which restart runs first.
-        streams = generators(options.fit.seed, number_of_restarts(options.fit, k, survey))
-        starts = apply_to_each(seed_one, streams, runner.runner.engine)
-        # Pass 0 found k distinct rows, but rows may become equal by rounding or in direction.
-        if any(len(centers) < k for centers in starts):
-            if divergence == "cosine":
-                raise DataError(
-                    f"k is {k} and fewer rows differ in direction, and the cosine compares nothing else; lower k"
-                )
+    seed_one = partial(seed_centers, seeding_rows(points, rows.represented), k, init, spare)
+    # Each restart has a stream of its own, so its draws do not depend on which restart runs first.
+    with threads_for(engine) as local:
+        starts = apply_to_each(seed_one, generators(options.fit.seed, restarts), local)
+    # Pass 0 found k distinct rows, but rows may become equal by rounding or in direction.
+    if any(len(centers) < k for centers in starts):
+        if divergence == "cosine":
             raise DataError(
-                f"k is {k} and fewer rows differ after the mean is subtracted, in float64: the values span too many "
-                "orders of magnitude; lower k, or rescale the data"
+                f"k is {k} and fewer rows differ in direction, and the cosine compares nothing else; lower k"
             )
-        released = [geometry.unembed(divergence, centers, at_origin.matrix) for centers in starts]
-        # The total scatter is that of all rows. It is no bound for J on a sample.
-        seeded = [replace(at_origin, centers=centers, total_scatter=np.inf) for centers in released]
-        restarts = runner.converge(hard_model, seeded, tolerance, MOST_SAMPLE_PASSES)
-    return rank_candidates(restarts)
+        raise DataError(
+            f"k is {k} and fewer rows differ after the mean is subtracted, in float64: the values span too many "
+            "orders of magnitude; lower k, or rescale the data"
+        )
+    released = [geometry.unembed(divergence, centers, at_origin.matrix) for centers in starts]
+    # The total scatter is that of all rows. It is no bound for J on a sample.
+    return [replace(at_origin, centers=centers, total_scatter=np.inf) for centers in released]
 
 
 def _class_means(model: AnyModel, at_origin: KMeansParams, labelled: KMeansStatistics) -> KMeansParams:

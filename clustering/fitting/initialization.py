@@ -16,11 +16,12 @@ from clustering.data.preparation import Preparation
 from clustering.data.rows import Rows
 from clustering.execution.passes import PassResult, PassRunner, ReadStats
 from clustering.fitting.drift_budget import BudgetState, first_budget
-from clustering.fitting.hard_starts import hard_clusters, number_of_restarts, restart_sample, run_restarts
+from clustering.fitting.hard_starts import hard_clusters, restart_sample, run_restarts
 from clustering.fitting.loop import Candidate, State, apply_limits
 from clustering.fitting.on_sample import SampleRunner, sample_passes
 from clustering.fitting.options import Options, check_combination
 from clustering.fitting.preprocessing import fit_preparation, prepare_survey, zero_row_notes
+from clustering.fitting.race import number_of_restarts
 from clustering.fitting.survey_pass import SurveyNeeds, fitted_share, run_survey
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -74,6 +74,17 @@ class SampleRunner:
         return state.candidates
 
 
+def threads_for(engine: Engine) -> AbstractContextManager[Engine]:
+    """Offer the engine for work on a sample: that of the fit, or threads of this process in place of a cluster.
+
+    Parameters
+    ----------
+    engine
+        Engine of the fit.
+    """
+    return nullcontext(engine) if engine.client is None else connect("threads")
+
+
 @contextmanager
 def sample_passes(
     sample: RowSample, engine: Engine, acceleration: Acceleration | None = None
@@ -98,9 +109,8 @@ def sample_passes(
     # Marginalizing keeps missing features, which a sample of complete rows does not have.
     source = open_source(sample.values, weights=sample.represented, missing="marginalize")
     plan = source.plan(block_bytes=_SLICE * source.row_bytes)
-    local = nullcontext(engine) if engine.client is None else connect("threads")
     with (
-        local as local_engine,
+        threads_for(engine) as local_engine,
         # A pass over a sample is short, so the limit is not set for each anew.
         one_blas_thread(),
         # Half of the memory is for the block cache, so that it holds every row of the sample.

@@ -24,8 +24,10 @@ MOST_POINTS = 64
 """Points that are tried in one sweep over the rows, at most."""
 TRIALS = 3
 """Points that greedy k-means++ tries for each center. More cost more than a longer local search, and gain less."""
-ROUNDS_OF_K, MOST_ROUNDS = 4, 16
-"""Rounds of the local search that make k draws together, and rounds at most."""
+LEAST_DRAWS, MOST_ROUNDS = 32, 16
+"""Draws of a round of the local search, or k where that is more, and rounds at most."""
+BLOCKS_OF_K = 4
+"""Blocks of points that make k draws together. Longer ones are soon out of date."""
 LEAST_GAIN = 0.003
 """Share of the potential that a round of the local search has to gain for another round."""
 ROUNDING = 1e-12
@@ -236,7 +238,7 @@ class Search:
         if k < 2:
             return
         swaps = Swaps(self)
-        draws = max(POINTS_AT_ONCE, k // ROUNDS_OF_K)
+        draws = max(LEAST_DRAWS, k)
         for _ in range(MOST_ROUNDS):
             before = swaps.potential
             swaps.make_round(draws)
@@ -320,7 +322,7 @@ class Swaps:
         self.memory = kernels.swap_memory(*rows.rows.shape)
         self.potential = self._measure()
         # The more rows have lost a center, the less a block is worth.
-        self.block = min(MOST_POINTS, len(search.counts), max(POINTS_AT_ONCE, k // ROUNDS_OF_K))
+        self.block = min(MOST_POINTS, len(search.counts), max(POINTS_AT_ONCE, k // BLOCKS_OF_K))
 
     def make_round(self, draws: int) -> None:
         """Make some draws, and every swap that lowers the potential.

@@ -8,9 +8,9 @@ from clustering.errors import CheckpointError
 from clustering.execution.passes import PassRunner
 from clustering.fitting.cluster_names import default_names
 from clustering.fitting.fitted_model import Summary
-from clustering.fitting.hard_starts import number_of_restarts
 from clustering.fitting.initialization import initialize
 from clustering.fitting.options import Options
+from clustering.fitting.race import number_of_restarts
 from clustering.models.model import AnyModel
 from clustering.run.following import continue_from_current
 from clustering.run.prepare import PreparedJob, provenance, unfinished_run
