@@ -283,7 +283,8 @@ def early_stop_note(stop: Stop, passes: int) -> str:
     passes
         Number of passes of the fit.
     """
-    return f"stopped by {stop} after {passes} passes before the stopping test was met"
+    counted = f"{passes} pass{'' if passes == 1 else 'es'}"
+    return f"stopped by {stop} after {counted} before the stopping test was met"
 
 
 def _notes(sums: LabelStatistics) -> tuple[str, ...]:
