@@ -286,9 +286,9 @@ CASES = {
     # The output.
     "output at a file": Case(["{folder}/file"], 1, {"output/store": "{folder}/file"}),
     "output below a file": Case(["{folder}/file/out"], 1, {"output/store": "{folder}/file/out"}),
-    "output with other things": Case(["'thesis.txt'", "{folder}/theirs"], 1, {"output/store": "{folder}/theirs"}),
-    "finished output": Case(["{folder}/finished", "output.overwrite"], 1, {"output/store": "{folder}/finished"}),
-    "output on the web": Case(["https://host/out", "a folder"], 1, {"output/store": "https://host/out"}),
+    "output with other things": Case(["'thesis.txt'", "{folder}/theirs"], 2, {"output/store": "{folder}/theirs"}),
+    "finished output": Case(["{folder}/finished", "output.overwrite"], 2, {"output/store": "{folder}/finished"}),
+    "output on the web": Case(["https://host/out", "a folder"], 2, {"output/store": "https://host/out"}),
     "output in a bucket of nobody": Case(["s3://bucket/out", "credentials"], 2, {"output/store": "s3://bucket/out"}),
     "scratch below a file": Case(["scratch", "{folder}/file"], change={"compute/scratch": "{folder}/file/x"}, code=1),
     # The config.
@@ -324,7 +324,7 @@ CASES = {
     "features in another order": Case(["q, t", "order"], 1, {"source/variables": ["q", "t"]}, predict("finished")),
     "prediction without rows": Case(["no row takes part"], 1, {"source/mask": "land"}, predict("finished")),
     "prediction over a finished output": Case(
-        ["{folder}/finished"], 1, {"output/store": "{folder}/finished"}, predict("finished")
+        ["{folder}/finished"], 2, {"output/store": "{folder}/finished"}, predict("finished")
     ),
     "report of a missing run": Case(["{folder}/none"], 1, tokens=lambda p: ["report", str(p.folder / "none")]),
     "report of something else": Case(["{folder}/theirs"], 1, tokens=lambda p: ["report", str(p.folder / "theirs")]),

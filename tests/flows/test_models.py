@@ -267,7 +267,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         ["list", "OUT/run.json"], 1, "no finished run at 'OUT/run.json'; name the output.store of a finished run"
     ),
     "the web": (
-        ["list", "https://example.org/out"], 1,
+        ["list", "https://example.org/out"], 2,
         "output.store is 'https://example.org/out', and results are written to a folder or a bucket; "
         "name a folder, or a URL of s3:// or gs://",
     ),
