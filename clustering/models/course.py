@@ -41,12 +41,12 @@ ROWS_AT_ONCE = 2**15
 class CourseBounds(NamedTuple):
     """What is known of a course before any row is seen, as `course_kernels.follow` takes it."""
 
-    wide: Array
-    """Margin above which a row of the first waypoint keeps its label at another ``(number of waypoints, k)``."""
     points: Array
     """Centers at all waypoints ``(number of waypoints, k, p)``."""
     budgets: Array
     """Budgets of the course ``(number of waypoints, k)``."""
+    astray: Array
+    """How far each center may be from its place in the full read anywhere on the course ``(k,)``."""
     losses: Array
     """By how much the room of a row is less than at the waypoint after, at most ``(number of waypoints, k)``."""
     ahead: Array
@@ -88,19 +88,10 @@ class Course(Generic[S]):
         ahead = np.zeros_like(losses)
         for i in range(1, len(points)):
             ahead[i] = losses[i - 1] + np.maximum(0.0, ahead[i - 1])
-        # The course is about as far from its middle at both ends.
-        middle = self.functions[len(points) // 2]
-        away = np.array([middle.drift(each) for each in self.functions])
-        neighbours = neighbouring_centers(middle.points, away.max(axis=0), (away + self.budgets).max(axis=0))
-        return CourseBounds(
-            np.array([each + farthest_other(each) for each in self.astray]),
-            points,
-            self.budgets,
-            losses,
-            ahead,
-            float(np.linalg.norm(points, axis=2).max()),
-            *neighbours,
-        )
+        astray, reach = self.astray.max(axis=0), float(np.linalg.norm(points, axis=2).max())
+        away = np.array([self.functions[0].drift(each) for each in self.functions]).max(axis=0)
+        neighbours = neighbouring_centers(points[0], away, astray)
+        return CourseBounds(points, self.budgets, astray, losses, ahead, reach, *neighbours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +154,7 @@ def _follow(course: Course[S], rows: Rows, first: RowMargins) -> tuple[NDArray[n
     labels, distances, kinds = np.empty(shape, np.int32), np.empty(shape), np.empty(len(rows), np.int8)
     for start, stop, mapped in course.functions[0].mapped(rows):
         part = slice(start, stop)
-        course_kernels.follow(
-            mapped, first.labels[part], first.margins[part], *course.bounds, labels[part], distances[part], kinds[part]
-        )
+        course_kernels.follow(mapped, *first.select(part), *course.bounds, labels[part], distances[part], kinds[part])
     steady, moving = kinds == course_kernels.STEADY, kinds == course_kernels.MOVING
     changing, by_label, by_distance = rows.select(moving), labels[moving].T, distances[moving].T
     sums = tuple(

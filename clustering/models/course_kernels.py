@@ -84,20 +84,48 @@ def _find_room(row, points, budgets, reach, order, apart, label):  # type: ignor
         label = nearer
 
 
+@njit(**INNER, **BARE)
+def _is_clear(row, points, budgets, need, other):  # type: ignore[no-untyped-def]
+    """Return whether another center is farther than a row needs, wherever it strays; NaN is not."""
+    bound = need + budgets[other]
+    return (1.0 - 2.0 * SLACK) * _square(row, points[other]) > bound * bound
+
+
+@njit(**INNER, **BARE)
+def _keeps_label(row, points, budgets, reach, order, apart, label, own, margin):  # type: ignore[no-untyped-def]
+    """Return whether a row of known distance and margin keeps its label wherever centers are within their budgets."""
+    k, n_nearest = points.shape[0], order.shape[1]
+    need = own + budgets[label] + SLACK * (own + reach)
+    # All others are farther than the nearest by the margin, so that only those of large budgets are looked at.
+    enough = margin - budgets[label]
+    for n in range(n_nearest):
+        if apart[label, n] - own >= need:
+            return True
+        j = order[label, n]
+        if not budgets[j] < enough and not _is_clear(row, points, budgets, need, j):
+            return False
+    if n_nearest < k - 1:
+        for j in range(k):
+            if j != label and not budgets[j] < enough and not _is_clear(row, points, budgets, need, j):
+                return False
+    return True
+
+
 @njit(**BARE)
 def follow(  # type: ignore[no-untyped-def]
-    rows, first, margins, wide, points, budgets, losses, ahead, reach, order, apart, labels, distances, kinds
+    rows, first, own, margins, points, budgets, astray, losses, ahead, reach, order, apart, labels, distances, kinds
 ):
     """Label rows at all waypoints of a course, as long as they are far from every boundary.
 
     Parameters
     ----------
-    rows, first, margins
-        Rows ``(m, p)`` in the space of the points, with their labels and margins ``(m,)`` at the first waypoint.
-    wide
-        Margin above which a row of each cluster at the first waypoint keeps its label at another one ``(w, k)``.
+    rows, first, own, margins
+        Rows ``(m, p)`` in the space of the points, and what is known of them at the first waypoint: labels, distances
+        and margins ``(m,)``.
     points, budgets
         Centers ``(w, k, p)`` at all waypoints, and how far each may stray ``(w, k)``.
+    astray
+        How far each center may be from its place at the first waypoint anywhere on the course ``(k,)``.
     losses
         By how much the room of a row of each cluster is less than at the waypoint after, at most ``(w, k)``.
     ahead
@@ -113,25 +141,24 @@ def follow(  # type: ignore[no-untyped-def]
     """
     w = points.shape[0]
     for r in range(rows.shape[0]):
-        row, margin, label, kind = rows[r], margins[r], first[r], STEADY
-        room = -np.inf
-        # Budgets are largest at the last waypoint, where most of the near rows are found.
-        for i in range(w - 1, -1, -1):
-            room -= losses[i, label]
-            if not room > 0.0 and not margin > wide[i, first[r]]:
-                label, room = _find_room(row, points[i], budgets[i], reach, order, apart, label)
-                # NaN, where squares leave float64, is no room either.
+        row, label, kind = rows[r], first[r], STEADY
+        # One look at the first waypoint shows most of the rows that keep their label along the whole course.
+        if not _keeps_label(row, points[0], astray, reach, order, apart, label, own[r], margins[r]):
+            room = -np.inf
+            # Budgets are largest at the last waypoint, where most of the near rows are found.
+            for i in range(w - 1, -1, -1):
+                room -= losses[i, label]
                 if not room > 0.0:
-                    kind = NEAR
-                    break
-            if room > 0.0:
+                    label, room = _find_room(row, points[i], budgets[i], reach, order, apart, label)
+                    # NaN, where squares leave float64, is no room either.
+                    if not room > 0.0:
+                        kind = NEAR
+                        break
+                labels[r, i] = label
                 if label != first[r]:
                     kind = MOVING
                 elif kind == STEADY and room > ahead[i, label]:
                     break
-                labels[r, i] = label
-            else:
-                labels[r, i] = first[r]
         kinds[r] = kind
         if kind == MOVING:
             for i in range(w):
