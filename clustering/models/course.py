@@ -74,6 +74,16 @@ class Course(Generic[S]):
         now = self.functions[0]
         return np.array([now.drift(each) + own for each, own in zip(self.functions, self.budgets, strict=True)])
 
+    def nearest_waypoint(self, now: MarginStatistics[S]) -> int:
+        """Return the number of the waypoint whose centers are the nearest to those of another pass.
+
+        Parameters
+        ----------
+        now
+            The function of the other pass.
+        """
+        return int(np.argmin([np.linalg.norm(each.points - now.points) for each in self.functions]))
+
     @cached_property
     def bounds(self) -> CourseBounds:
         """What the kernel needs to follow rows."""
