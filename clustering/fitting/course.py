@@ -47,7 +47,7 @@ def choose_course(
     """
     first = next(expected)
     functions, errors = [first.function], [np.zeros_like(first.errors)]
-    multiples, labels = np.full(len(rows), np.inf), np.zeros(len(rows), np.int32)
+    multiples, labels = np.full(len(rows), np.inf), first.function.measure(rows).labels
     length, multiple = 0, 0.0
     for each in islice(expected, longest):
         functions.append(each.function)

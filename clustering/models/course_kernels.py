@@ -143,7 +143,11 @@ def follow(  # type: ignore[no-untyped-def]
     for r in range(rows.shape[0]):
         row, label, kind = rows[r], first[r], STEADY
         # One look at the first waypoint shows most of the rows that keep their label along the whole course.
-        if not _keeps_label(row, points[0], astray, reach, order, apart, label, own[r], margins[r]):
+        keeps = _keeps_label(row, points[0], astray, reach, order, apart, label, own[r], margins[r])
+        if not keeps and w == 1:
+            # There is no other waypoint at which more may be known.
+            kind = NEAR
+        elif not keeps:
             room = -np.inf
             # Budgets are largest at the last waypoint, where most of the near rows are found.
             for i in range(w - 1, -1, -1):
