@@ -47,12 +47,12 @@ def choose_course(
     """
     first = next(expected)
     functions, errors = [first.function], [np.zeros_like(first.errors)]
-    multiples = np.full(len(rows), np.inf)
+    multiples, labels = np.full(len(rows), np.inf), first.function.measure(rows).labels
     length, multiple = 0, 0.0
     for each in islice(expected, longest):
         functions.append(each.function)
         errors.append(each.errors)
-        multiples = np.minimum(multiples, each.function.multiples(rows, each.errors))
+        each.function.lower_multiples(rows, each.errors, labels, multiples)
         allowed = min(MOST, choose_multiple(multiples, counts, share))
         if allowed < (ENOUGH if length else LEAST):
             break

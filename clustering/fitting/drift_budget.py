@@ -48,6 +48,9 @@ PLANNED_ROWS = 2**14
 """Largest number of rows by which budgets are chosen."""
 LONGEST = 32
 """Passes that a full read looks ahead, at most."""
+GROWTH = 4
+"""A full read looks ahead at most so many times as far as the one before it has led. Each further waypoint costs a look
+at the middling rows, and leaves less for budgets."""
 SUMS_SHARE = 8
 """One part in this many of the room for near rows is as much as the sums at all waypoints may take."""
 
@@ -165,7 +168,7 @@ class BudgetedPasses:
 
     def _choose_course(self, now: MarginStatistics[Any], spent: list[PassResult]) -> Course[Any]:
         """Estimate the passes to come, and choose how many of them the next full read serves."""
-        reference, before = self.state.reference, None
+        reference, before, longest = self.state.reference, None, LONGEST
         if reference is not None:
 
             def near_statistics(function: MarginStatistics[Any]) -> Any:
@@ -174,9 +177,10 @@ class BudgetedPasses:
                 return result.statistics[0]
 
             before = LastRead(reference.course, reference.steady, reference.moving, near_statistics)
+            longest = min(longest, GROWTH * max(1, reference.course.nearest_waypoint(now)))
         few = self.sample.every(-(-len(self.sample.counts) // PLANNED_ROWS))
         # Sums are float64, and each task holds those of a few blocks.
-        longest = min(LONGEST, max(1, self.sums_room // now.points.nbytes))
+        longest = min(longest, max(1, self.sums_room // now.points.nbytes))
         expected = expected_passes(now, self.sample, before)
         return choose_course(expected, few.standing, few.counts, self.share, longest)
 

@@ -16,22 +16,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
+from itertools import pairwise
 from operator import add
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
+from clustering.models import course_kernels
+from clustering.models.margin_kernels import SLACK
 from clustering.models.margins import FarRows, MarginStatistics, RowMargins, farthest_other, within_budgets
 from clustering.models.model import Statistics
+from clustering.models.neighbouring_centers import neighbouring_centers
 
 Array = NDArray[np.float64]
 S = TypeVar("S", bound=Statistics)
 
 ROWS_AT_ONCE = 2**15
 """Rows that are followed along a course together, as the margins at all waypoints are held in memory."""
+
+
+class CourseBounds(NamedTuple):
+    """What is known of a course before any row is seen, as `course_kernels.follow` takes it."""
+
+    points: Array
+    """Centers at all waypoints ``(number of waypoints, k, p)``."""
+    budgets: Array
+    """Budgets of the course ``(number of waypoints, k)``."""
+    astray: Array
+    """How far each center may be from its place in the full read anywhere on the course ``(k,)``."""
+    losses: Array
+    """By how much the room of a row is less than at the waypoint after, at most ``(number of waypoints, k)``."""
+    ahead: Array
+    """By how much it gets less on the way to the first one, at most ``(number of waypoints, k)``."""
+    reach: float
+    """Largest distance of a center from the origin."""
+    order: NDArray[np.int32]
+    """Neighbours of each center along the whole course ``(k, l)``."""
+    apart: Array
+    """Bounds of their distances less their budgets ``(k, l)``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +67,41 @@ class Course(Generic[S]):
     """Functions of the pass at the waypoints; the first is that of the full read."""
     budgets: Array
     """How far each center may be from each waypoint ``(number of waypoints, k)``."""
+
+    @cached_property
+    def astray(self) -> Array:
+        """How far each center may be from its place in the full read at each waypoint ``(number of waypoints, k)``."""
+        now = self.functions[0]
+        return np.array([now.drift(each) + own for each, own in zip(self.functions, self.budgets, strict=True)])
+
+    def nearest_waypoint(self, now: MarginStatistics[S]) -> int:
+        """Return the number of the waypoint whose centers are the nearest to those of another pass.
+
+        Parameters
+        ----------
+        now
+            The function of the other pass.
+        """
+        return int(np.argmin([np.linalg.norm(each.points - now.points) for each in self.functions]))
+
+    @cached_property
+    def bounds(self) -> CourseBounds:
+        """What the kernel needs to follow rows."""
+        points = np.array([each.points for each in self.functions])
+        drift = np.array([a.drift(b) for a, b in pairwise(self.functions)]).reshape(-1, points.shape[1])
+        # A little more for the slack that distances are lessened by.
+        drift = drift * (1.0 + 2.0 * SLACK) - np.diff(self.budgets, axis=0)
+        losses = np.zeros_like(points[:, :, 0])
+        for i, each in enumerate(drift):
+            losses[i] = each + farthest_other(each)
+        # Most that is lost on the way to any waypoint before: nothing, or so much more than to the next one.
+        ahead = np.zeros_like(losses)
+        for i in range(1, len(points)):
+            ahead[i] = losses[i - 1] + np.maximum(0.0, ahead[i - 1])
+        astray, reach = self.astray.max(axis=0), float(np.linalg.norm(points, axis=2).max())
+        away = np.array([self.functions[0].drift(each) for each in self.functions]).max(axis=0)
+        neighbours = neighbouring_centers(points[0], away, astray)
+        return CourseBounds(points, self.budgets, astray, losses, ahead, reach, *neighbours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +139,7 @@ def split_rows(course: Course[S], rows: Rows) -> tuple[CourseStatistics[S], NDAr
     """
     now = course.functions[0]
     # Rows of so large a margin that nothing along the course uses it up need no second look.
-    most = np.max([now.drift(each) + own for each, own in zip(course.functions, course.budgets, strict=True)], axis=0)
+    most = course.astray.max(axis=0)
     wide = most + farthest_other(most)
     split, measured = now.split(rows, wide)
     near = ~(measured.margins > wide[measured.labels])
@@ -89,7 +149,7 @@ def split_rows(course: Course[S], rows: Rows) -> tuple[CourseStatistics[S], NDAr
     for start in range(0, max(1, len(looked)), ROWS_AT_ONCE):
         chosen = np.zeros(len(rows), np.bool_)
         chosen[looked[start : start + ROWS_AT_ONCE]] = True
-        far, still, changing = _follow(course, rows.select(chosen), measured.select(chosen), most)
+        far, still, changing = _follow(course, rows.select(chosen), measured.select(chosen))
         near[looked[start : start + ROWS_AT_ONCE][far]] = False
         steady.append(still)
         moving.append(changing)
@@ -98,33 +158,20 @@ def split_rows(course: Course[S], rows: Rows) -> tuple[CourseStatistics[S], NDAr
     return CourseStatistics(split.statistics, made, sums), near
 
 
-def _follow(
-    course: Course[S], rows: Rows, first: RowMargins, most: Array
-) -> tuple[NDArray[np.bool_], FarRows, tuple[FarRows, ...]]:
+def _follow(course: Course[S], rows: Rows, first: RowMargins) -> tuple[NDArray[np.bool_], FarRows, tuple[FarRows, ...]]:
     """Find far rows, and add up those with one label along the course, and the others at each waypoint."""
-    now = course.functions[0]
-    # One look at the first waypoint shows most of the rows that keep their label along the whole course.
-    steady = now.stays(rows, first, most)
-    index = np.flatnonzero(~steady)
-    part, at = rows.select(~steady), [first.select(~steady)] * len(course.functions)
-    far = np.ones(len(part), np.bool_)
-    # Budgets are largest at the last waypoint, where most of the near rows are found.
-    for i in reversed(range(len(course.functions))):
-        function = course.functions[i]
-        at[i] = function.measure(part) if i > 0 else at[i]
-        far &= function.stays(part, at[i], course.budgets[i])
-        if i == len(at) - 1 and not far.all():
-            part, at, index, far = part.select(far), [each.select(far) for each in at], index[far], far[far]
-    same = far & np.all([each.labels == at[0].labels for each in at], axis=0)
-    changing = far & ~same
-    moving = tuple(
-        function.sum_far(part.select(changing), each.select(changing))
-        for function, each in zip(course.functions, at, strict=True)
+    shape = len(rows), len(course.functions)
+    labels, distances, kinds = np.empty(shape, np.int32), np.empty(shape), np.empty(len(rows), np.int8)
+    for start, stop, mapped in course.functions[0].mapped(rows):
+        part = slice(start, stop)
+        course_kernels.follow(mapped, *first.select(part), *course.bounds, labels[part], distances[part], kinds[part])
+    steady, moving = kinds == course_kernels.STEADY, kinds == course_kernels.MOVING
+    changing, by_label, by_distance = rows.select(moving), labels[moving].T, distances[moving].T
+    sums = tuple(
+        function.sum_far(changing, RowMargins(np.ascontiguousarray(a), np.ascontiguousarray(b), np.empty(0)))
+        for function, a, b in zip(course.functions, by_label, by_distance, strict=True)
     )
-    steady[index[same]] = True
-    sums = now.sum_far(rows.select(steady), first.select(steady))
-    steady[index[changing]] = True
-    return steady, sums, moving
+    return steady | moving, course.functions[0].sum_far(rows.select(steady), first.select(steady)), sums
 
 
 def find_waypoint(

@@ -21,20 +21,17 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.blas import one_blas_thread
 from clustering.data.rows import Rows
+from clustering.models import course_kernels
 from clustering.models.margin_kernels import SLACK
 from clustering.models.model import Statistics
+from clustering.models.neighbouring_centers import neighbouring_centers
 
 Array = NDArray[np.float64]
 S = TypeVar("S", bound=Statistics)
 
 ROUNDED_UP = 1.0 + 2.0**-36
 """Factor that makes a computed length an upper bound of the true one, for up to 2¹⁶ features."""
-
-
-DISTANCES_AT_ONCE = 2**15
-"""Distances from all centers that are held together, so that they stay in the cache of a processor."""
 
 
 class RowMargins(NamedTuple):
@@ -203,61 +200,8 @@ class MarginStatistics(ABC, Generic[S]):
             The function of the later pass.
         """
 
-    def stays(self, rows: Rows, measured: RowMargins, budgets: Array) -> NDArray[np.bool_]:
-        """Return which rows keep their labels wherever each center is within its budget of its place ``(n,)``.
-
-        Parameters
-        ----------
-        rows
-            Rows ``(n, d)`` without missing features.
-        measured
-            Their margins, as `measure` or `split` gives them.
-        budgets
-            How far each center may be from its place ``(k,)``.
-        """
-        own = budgets[measured.labels]
-        holds = measured.margins > own + farthest_other(budgets)[measured.labels]
-        # The second nearest center is not known, and may have a small budget.
-        unsure = ~holds & (measured.margins > own + budgets.min())
-        if unsure.any():
-            holds[unsure] = self._stays_with_each(rows.select(unsure), measured.select(unsure), budgets)
-        return holds
-
-    def _stays_with_each(self, rows: Rows, measured: RowMargins, budgets: Array) -> NDArray[np.bool_]:
-        """Compare rows with the budget of every other center."""
-        holds = np.empty(len(rows), np.bool_)
-        reach = float(np.linalg.norm(self.points, axis=1).max())
-        for start, least in self._least_distances(rows):
-            chosen = slice(start, start + len(least))
-            labels, own = measured.labels[chosen], measured.distances[chosen]
-            least *= 1.0 - SLACK
-            least -= budgets
-            least[np.arange(len(least)), labels] = np.inf
-            holds[chosen] = least.min(axis=1) > own + budgets[labels] + SLACK * (own + reach)
-        return holds
-
-    def _least_distances(self, rows: Rows) -> Iterator[tuple[int, Array]]:
-        """Yield the first of some rows, and bounds of their distances from all centers from below ``(m, k)``."""
-        points = self.points
-        k, p = points.shape
-        # Each sum errs by p roundings at most, of numbers that are no larger than ‖x‖² + ‖m‖².
-        less = 1.0 - (2.0 * p + 8.0) * 2.0**-52
-        offsets = less * np.einsum("kp,kp->k", points, points)
-        length = max(1, DISTANCES_AT_ONCE // k)
-        # One thread, as the number of BLAS threads changes the order of sums, and so which rows are near.
-        with one_blas_thread(), np.errstate(invalid="ignore", over="ignore"):
-            for start, _, mapped in self.mapped(rows):
-                for begin in range(0, len(mapped), length):
-                    part = mapped[begin : begin + length]
-                    squares = part @ points.T
-                    squares *= -2.0
-                    squares += offsets
-                    squares += less * np.einsum("mp,mp->m", part, part)[:, None]
-                    np.maximum(squares, 0.0, out=squares)
-                    yield start + begin, np.sqrt(squares, out=squares)
-
-    def multiples(self, rows: Rows, lengths: Array) -> Array:
-        """Estimate by which multiple of some lengths centers may move before the label of a row changes ``(n,)``.
+    def lower_multiples(self, rows: Rows, lengths: Array, labels: NDArray[np.int32], multiples: Array) -> None:
+        """Lower multiples to those of some lengths by which centers may move before the label of a row changes.
 
         Parameters
         ----------
@@ -265,15 +209,17 @@ class MarginStatistics(ABC, Generic[S]):
             Rows ``(n, d)`` without missing features.
         lengths
             A positive length for each center ``(k,)``.
+        labels
+            Centers ``(n,)`` to begin with, near the rows at best; become the nearest ones.
+        multiples
+            Multiples ``(n,)``, which become the lower of these and of those of the lengths.
         """
-        multiples = np.empty(len(rows))
-        for start, distances in self._least_distances(rows):
-            labels, index = distances.argmin(axis=1), np.arange(len(distances))
-            distances -= distances[index, labels][:, None]
-            distances /= lengths[labels][:, None] + lengths
-            distances[index, labels] = np.inf
-            multiples[start : start + len(distances)] = distances.min(axis=1)
-        return np.nan_to_num(multiples, nan=0.0, posinf=np.inf)
+        still = np.zeros(len(lengths))
+        neighbours = neighbouring_centers(self.points, still, still)
+        for start, stop, mapped in self.mapped(rows):
+            course_kernels.lower_multiples(
+                mapped, self.points, lengths, lengths.max(), *neighbours, labels[start:stop], multiples[start:stop]
+            )
 
     def drift(self, now: Self) -> Array:
         """Bound how far each center ``(k,)`` has moved from its place in this pass, whatever its way.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from clustering.errors import DataError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
 from clustering.fitting import drift_budget, initialization, loop
+from clustering.fitting.course import choose_course
 from clustering.fitting.drift_budget import near_share
 
 
@@ -181,6 +183,24 @@ def test_a_cluster_that_becomes_empty_between_reads_calls_for_one(monkeypatch: p
     # A full read has the bits of a plain pass.
     np.testing.assert_array_equal(fit.history, plain.history)
     assert all(blocks)
+
+
+def test_a_course_is_no_guess_far_beyond_where_the_last_one_has_led(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, k = DATA["uniform"]
+    chosen: list[tuple[int, Any]] = []
+
+    def watch(*given: Any) -> Any:
+        course = choose_course(*given)
+        chosen.append((given[-1], course))
+        return course
+
+    monkeypatch.setattr(drift_budget, "choose_course", watch)
+    size = values.nbytes
+    c.fit(values, c.KMeans(k), block_bytes=size // 16, memory=size // 2, sample_rows=2000, init=values[:k], workers=2)
+    assert any(1 < longest < drift_budget.LONGEST for longest, _ in chosen)
+    for (_, before), (longest, after) in pairwise(chosen):
+        assert len(after.functions) - 1 <= longest
+        assert longest <= drift_budget.GROWTH * max(1, before.nearest_waypoint(after.functions[0]))
 
 
 def test_several_candidates_share_plain_passes_until_one_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

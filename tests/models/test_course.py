@@ -106,6 +106,13 @@ def test_all_statistics_of_a_split_along_a_course_are_those_of_its_rows(divergen
         np.testing.assert_allclose(got.objective, far.objective, rtol=1e-11)
 
 
+def test_the_nearest_waypoint_tells_how_far_a_course_has_led() -> None:
+    _, model, params = on_a_way("squared_euclidean", 3, 8, 6)
+    course = Course(tuple(functions(model, params)), np.full((4, 8), 0.02))
+    for i, each in enumerate(params):
+        assert course.nearest_waypoint(functions(model, [strayed(each, 1e-3, "squared_euclidean")])[0]) == i
+
+
 def test_splits_of_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, model, params = on_a_way("squared_euclidean", 3, 8, 5)
     course = Course(tuple(functions(model, params)), np.full((4, 8), 0.02))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.data.rows import Rows, in_memory_rows
+from clustering.models.course import Course, split_rows
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.margins import FarRows, MarginStatistics, farthest_other, within_budgets
@@ -106,7 +107,7 @@ def test_far_rows_keep_their_labels_within_the_budgets(
     margins = made.measure(rows)
     # Budgets are parts of margins of rows, so that some rows are as close to them as can be.
     budgets = np.maximum(0.0, rng.choice(np.nan_to_num(margins.margins), k)) * rng.random(k)
-    far = made.stays(rows, margins, budgets)
+    far = ~split_rows(Course((made,), budgets[None]), rows)[1]
     sums, near = made.sum_far(rows.select(far), margins.select(far)), ~far
     now = moved(params, 10.0**reach * rng.random(k) * budgets, rng, divergence)
     later = function(model, now)
@@ -146,8 +147,8 @@ def test_budgets_of_two_centers_count_together() -> None:
 
 
 @divergences
-def test_rows_that_stay_are_those_far_from_every_other_center(divergence: str) -> None:
-    for d, k in ((2, 3), (3, 8), (20, 40)):
+def test_far_rows_are_those_far_from_every_other_center(divergence: str) -> None:
+    for d, k in ((2, 3), (3, 8), (20, 40), (3, 150)):
         model, params, rows = drawn(divergence, d, k)
         made, budgets = function(model, params), np.random.default_rng(1).random(k) ** 4
         apart = distances(model, params, rows)
@@ -155,13 +156,27 @@ def test_rows_that_stay_are_those_far_from_every_other_center(divergence: str) -
         others = apart - budgets
         others[index, labels] = np.inf
         clear = others.min(axis=1) - apart[index, labels] - budgets[labels]
-        stays = made.stays(rows, made.measure(rows), budgets)
-        assert 0 < stays.sum() < len(rows)
-        np.testing.assert_array_equal(stays[np.abs(clear) > 1e-6], (clear > 0.0)[np.abs(clear) > 1e-6])
-        # Budgets of that multiple are where a row ceases to stay.
-        multiples = made.multiples(rows, budgets)
-        assert (multiples[clear > 1e-6] > 1.0).all()
-        assert (multiples[clear < -1e-6] < 1.0).all()
+        far = ~split_rows(Course((made,), budgets[None]), rows)[1]
+        assert 0 < far.sum() < len(rows)
+        np.testing.assert_array_equal(far[np.abs(clear) > 1e-6], (clear > 0.0)[np.abs(clear) > 1e-6])
+
+
+@divergences
+def test_multiples_are_where_a_row_ceases_to_be_far(divergence: str) -> None:
+    for d, k in ((2, 3), (3, 8), (20, 40), (3, 150)):
+        model, params, rows = drawn(divergence, d, k)
+        lengths = np.random.default_rng(1).random(k) ** 4
+        apart = distances(model, params, rows)
+        labels, index = apart.argmin(axis=1), np.arange(len(rows))
+        every = (apart - apart[index, labels][:, None]) / (lengths + lengths[labels][:, None])
+        every[index, labels] = np.inf
+        begun, multiples = np.zeros(len(rows), np.int32), np.full(len(rows), np.inf)
+        multiples[::3] = 0.5
+        function(model, params).lower_multiples(rows, lengths, begun, multiples)
+        np.testing.assert_array_equal(begun, labels)
+        expected = every.min(axis=1)
+        expected[::3] = np.minimum(expected[::3], 0.5)
+        np.testing.assert_allclose(multiples, expected, rtol=1e-7, atol=1e-7)
 
 
 def test_the_farthest_other_center_is_never_the_same_one() -> None:
