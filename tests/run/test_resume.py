@@ -284,7 +284,7 @@ def test_the_command_goes_on_where_it_was_stopped(
     assert results(out) == results(calm_command)
     # A finished output is not touched by the same command.
     before = snapshot(out)
-    assert run(command) == 1
+    assert run(command) == 2
     assert "holds a finished run" in capsys.readouterr().err
     assert snapshot(out) == before
 
