@@ -370,6 +370,36 @@ def start_kernel_runtime(target: Any) -> None:
 
 
 @cache
+def kernel_compiler() -> type:
+    """Return the class of numba's compiler for kernels, whose code is optimised with that of all functions they call.
+
+    numba optimises each function by itself before that, which takes time and makes no better code.
+    """
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.compiler import Compiler
+
+    class KernelLibrary(JITCodeLibrary):
+        """The code of a kernel with all that it calls."""
+
+        def _optimize_functions(self, ll_module: Any) -> None:
+            ll_module.data_layout = self._codegen._data_layout
+
+    return _compiler_into(Compiler, KernelLibrary)
+
+
+def _compiler_into(compiler: Any, library: Any) -> type:
+    """Return a class of numba's compiler that puts the code of a function into its own class of libraries."""
+
+    class CompilerInto(compiler):  # type: ignore[misc]
+        def compile_extra(self, func: Any) -> Any:
+            self.state.library = library(self.state.targetctx.codegen(), func.__qualname__)
+            self.state.library.enable_object_caching()
+            return super().compile_extra(func)
+
+    return CompilerInto
+
+
+@cache
 def linked_compiler() -> type:
     """Return the class of numba's compiler for functions that only kernels call.
 
@@ -419,14 +449,7 @@ def linked_compiler() -> type:
             self._verify_declare_only_symbols()  # type: ignore[no-untyped-call]
             self._finalized = True
 
-    class LinkedCompiler(Compiler):
-        def compile_extra(self, func: Any) -> Any:
-            code = self.state.targetctx.codegen()
-            self.state.library = LinkedLibrary(code, func.__qualname__)  # type: ignore[no-untyped-call]
-            self.state.library.enable_object_caching()
-            return super().compile_extra(func)  # type: ignore[no-untyped-call]
-
-    return LinkedCompiler
+    return _compiler_into(Compiler, LinkedLibrary)
 
 
 def is_linked(library: Any) -> bool:

@@ -46,6 +46,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     cached = options.pop("cache", False)
     # numba would also compile a way into each kernel for programs in C, which nobody uses.
     options.setdefault("no_cfunc_wrapper", True)
+    options.setdefault("pipeline_class", compat.kernel_compiler())
 
     def decorate(function: Callable[..., Any]) -> Any:
         kernel = numba.njit(**options)(function)
