@@ -50,9 +50,11 @@ def aligned(n):  # type: ignore[no-untyped-def]
     return raw[skip : skip + n]
 
 
-@njit(inline="always", **FAST)
+@njit(**FAST)
 def distance_between(row, center):  # type: ignore[no-untyped-def]
     """Compute the squared distance of two points, added up in one fixed order.
+
+    This is the definition. Other kernels work on short vectors, and get the same bits.
 
     Parameters
     ----------
