@@ -408,6 +408,9 @@ def linked_compiler() -> type:
     """
     from numba.core.codegen import JITCodeLibrary
     from numba.core.compiler import Compiler
+    from numba.core.compiler_machinery import PassManager
+    from numba.core.typed_passes import NopythonRewrites
+    from numba.core.untyped_passes import InlineClosureLikes
 
     class WithoutEnvironments:
         """The code generator for a function without machine code, in which no environment could be put."""
@@ -449,7 +452,18 @@ def linked_compiler() -> type:
             self._verify_declare_only_symbols()  # type: ignore[no-untyped-call]
             self._finalized = True
 
-    return _compiler_into(Compiler, LinkedLibrary)
+    class LinkedCompiler(_compiler_into(Compiler, LinkedLibrary)):  # type: ignore[misc]
+        """A compiler without the passes that look for closures and for expressions of whole arrays."""
+
+        def define_pipelines(self) -> list[Any]:
+            (pipeline,) = super().define_pipelines()
+            needless = InlineClosureLikes, NopythonRewrites
+            short = PassManager(pipeline.pipeline_name)  # type: ignore[no-untyped-call]
+            short.passes.extend((kind, text) for kind, text in pipeline.passes if kind not in needless)
+            short.finalize()  # type: ignore[no-untyped-call]
+            return [short]
+
+    return LinkedCompiler
 
 
 def is_linked(library: Any) -> bool:

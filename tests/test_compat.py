@@ -30,7 +30,7 @@ from zarr.buffer import default_buffer_prototype
 from zarr.registry import get_pipeline_class
 from zarr.storage import MemoryStore, WrapperStore
 
-from clustering import compat
+from clustering import compat, compiling
 from clustering.execution.slurm import jobqueue
 from clustering_flows.compat import load_block
 
@@ -304,3 +304,15 @@ def test_the_code_of_linked_functions_replaces_methods_that_numba_has() -> None:
     )  # fmt: skip
     assert all(callable(getattr(JITCodeLibrary, name, None)) for name in replaced)
     assert issubclass(compat.linked_compiler(), CompilerBase)
+    assert issubclass(compat.kernel_compiler(), CompilerBase)
+
+
+def test_linked_functions_skip_passes_that_numba_has() -> None:
+    def passes(**options: Any) -> set[str]:
+        function = numba.njit(**options)(lambda x: 2 * x)
+        function.compile((numba.float64,))
+        (compiled,) = function.overloads.values()
+        return {name.split("_", 1)[1] for name in compiled.metadata["pipeline_times"]["nopython"]}
+
+    skipped = {"inline_closure_likes", "nopython_rewrites"}
+    assert passes() - passes(**compiling.INNER) == skipped
