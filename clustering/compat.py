@@ -6,7 +6,8 @@ they are sought. Packages are imported inside the functions, so that this module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -367,6 +368,28 @@ def start_kernel_runtime(target: Any) -> None:
     from numba.core.runtime.nrt import rtsys
 
     rtsys.initialize(target)
+
+
+@contextmanager
+def plain_kernel_errors() -> Iterator[None]:
+    """Let numba write errors without colours while it compiles a kernel.
+
+    Where colorama is installed, numba colours each of the thousands of errors that it raises and catches itself, and
+    replaces the standard output meanwhile.
+    """
+    from numba.core import errors
+    from numba.core.compiler_lock import global_compiler_lock
+
+    scheme: Any = type(errors.termcolor())
+    # Nothing else is compiled under the lock, so that no two threads undo each other.
+    with global_compiler_lock:
+        # Without colorama, numba neither has this function nor calls it.
+        coloured = getattr(scheme, "_markup", None)
+        scheme._markup = lambda _, text, *__: text
+        try:
+            yield
+        finally:
+            scheme._markup = coloured
 
 
 @cache

@@ -68,7 +68,7 @@ def _without_collections(compile_kernel: Callable[[Any], Any]) -> Callable[[Any]
 
     def compile_paused(signature: Any) -> Any:
         try:
-            with without_collections():
+            with without_collections(), compat.plain_kernel_errors():
                 return compile_kernel(signature)
         finally:
             _notice.end()

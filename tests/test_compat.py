@@ -20,6 +20,7 @@ import xarray as xr
 import zarr
 from distributed import Status
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from numba.core import errors
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
@@ -305,6 +306,16 @@ def test_the_code_of_linked_functions_replaces_methods_that_numba_has() -> None:
     assert all(callable(getattr(JITCodeLibrary, name, None)) for name in replaced)
     assert issubclass(compat.linked_compiler(), CompilerBase)
     assert issubclass(compat.kernel_compiler(), CompilerBase)
+
+
+def test_errors_of_numba_have_their_colours_again_after_kernels_are_compiled() -> None:
+    coloured = errors.termcolor().errmsg("fault")
+    assert "fault" in coloured
+    with compat.plain_kernel_errors():
+        with compat.plain_kernel_errors():
+            assert errors.termcolor().errmsg("fault") == "fault"
+        assert errors.termcolor().errmsg("fault") == "fault"
+    assert errors.termcolor().errmsg("fault") == coloured
 
 
 def test_linked_functions_skip_passes_that_numba_has() -> None:
