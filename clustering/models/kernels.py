@@ -136,7 +136,7 @@ def least_clear(distance, reach):  # type: ignore[no-untyped-def]
     return distance - (TIE * distance + slack * np.sqrt(distance) + slack * slack)
 
 
-@njit(**FAST)
+@njit(**BARE)
 def subtract_origin(values, origin, rows):  # type: ignore[no-untyped-def]
     """Subtract the origin from rows, in float64.
 
