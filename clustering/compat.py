@@ -6,7 +6,8 @@ they are sought. Packages are imported inside the functions, so that this module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -369,6 +370,58 @@ def start_kernel_runtime(target: Any) -> None:
     rtsys.initialize(target)
 
 
+@contextmanager
+def plain_kernel_errors() -> Iterator[None]:
+    """Let numba write errors without colours while it compiles a kernel.
+
+    Where colorama is installed, numba colours each of the thousands of errors that it raises and catches itself, and
+    replaces the standard output meanwhile.
+    """
+    from numba.core import errors
+    from numba.core.compiler_lock import global_compiler_lock
+
+    scheme: Any = type(errors.termcolor())
+    # Nothing else is compiled under the lock, so that no two threads undo each other.
+    with global_compiler_lock:
+        # Without colorama, numba neither has this function nor calls it.
+        coloured = getattr(scheme, "_markup", None)
+        scheme._markup = lambda _, text, *__: text
+        try:
+            yield
+        finally:
+            scheme._markup = coloured
+
+
+@cache
+def kernel_compiler() -> type:
+    """Return the class of numba's compiler for kernels, whose code is optimised with that of all functions they call.
+
+    numba optimises each function by itself before that, which takes time and makes no better code.
+    """
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.compiler import Compiler
+
+    class KernelLibrary(JITCodeLibrary):
+        """The code of a kernel with all that it calls."""
+
+        def _optimize_functions(self, ll_module: Any) -> None:
+            ll_module.data_layout = self._codegen._data_layout
+
+    return _compiler_into(Compiler, KernelLibrary)
+
+
+def _compiler_into(compiler: Any, library: Any) -> type:
+    """Return a class of numba's compiler that puts the code of a function into its own class of libraries."""
+
+    class CompilerInto(compiler):  # type: ignore[misc]
+        def compile_extra(self, func: Any) -> Any:
+            self.state.library = library(self.state.targetctx.codegen(), func.__qualname__)
+            self.state.library.enable_object_caching()
+            return super().compile_extra(func)
+
+    return CompilerInto
+
+
 @cache
 def linked_compiler() -> type:
     """Return the class of numba's compiler for functions that only kernels call.
@@ -378,6 +431,9 @@ def linked_compiler() -> type:
     """
     from numba.core.codegen import JITCodeLibrary
     from numba.core.compiler import Compiler
+    from numba.core.compiler_machinery import PassManager
+    from numba.core.typed_passes import NopythonRewrites
+    from numba.core.untyped_passes import InlineClosureLikes
 
     class WithoutEnvironments:
         """The code generator for a function without machine code, in which no environment could be put."""
@@ -419,12 +475,16 @@ def linked_compiler() -> type:
             self._verify_declare_only_symbols()  # type: ignore[no-untyped-call]
             self._finalized = True
 
-    class LinkedCompiler(Compiler):
-        def compile_extra(self, func: Any) -> Any:
-            code = self.state.targetctx.codegen()
-            self.state.library = LinkedLibrary(code, func.__qualname__)  # type: ignore[no-untyped-call]
-            self.state.library.enable_object_caching()
-            return super().compile_extra(func)  # type: ignore[no-untyped-call]
+    class LinkedCompiler(_compiler_into(Compiler, LinkedLibrary)):  # type: ignore[misc]
+        """A compiler without the passes that look for closures and for expressions of whole arrays."""
+
+        def define_pipelines(self) -> list[Any]:
+            (pipeline,) = super().define_pipelines()
+            needless = InlineClosureLikes, NopythonRewrites
+            short = PassManager(pipeline.pipeline_name)  # type: ignore[no-untyped-call]
+            short.passes.extend((kind, text) for kind, text in pipeline.passes if kind not in needless)
+            short.finalize()  # type: ignore[no-untyped-call]
+            return [short]
 
     return LinkedCompiler
 

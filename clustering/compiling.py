@@ -46,6 +46,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     cached = options.pop("cache", False)
     # numba would also compile a way into each kernel for programs in C, which nobody uses.
     options.setdefault("no_cfunc_wrapper", True)
+    options.setdefault("pipeline_class", compat.kernel_compiler())
 
     def decorate(function: Callable[..., Any]) -> Any:
         kernel = numba.njit(**options)(function)
@@ -67,7 +68,7 @@ def _without_collections(compile_kernel: Callable[[Any], Any]) -> Callable[[Any]
 
     def compile_paused(signature: Any) -> Any:
         try:
-            with without_collections():
+            with without_collections(), compat.plain_kernel_errors():
                 return compile_kernel(signature)
         finally:
             _notice.end()

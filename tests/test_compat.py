@@ -20,6 +20,7 @@ import xarray as xr
 import zarr
 from distributed import Status
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from numba.core import errors
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
@@ -30,7 +31,7 @@ from zarr.buffer import default_buffer_prototype
 from zarr.registry import get_pipeline_class
 from zarr.storage import MemoryStore, WrapperStore
 
-from clustering import compat
+from clustering import compat, compiling
 from clustering.execution.slurm import jobqueue
 from clustering_flows.compat import load_block
 
@@ -304,3 +305,25 @@ def test_the_code_of_linked_functions_replaces_methods_that_numba_has() -> None:
     )  # fmt: skip
     assert all(callable(getattr(JITCodeLibrary, name, None)) for name in replaced)
     assert issubclass(compat.linked_compiler(), CompilerBase)
+    assert issubclass(compat.kernel_compiler(), CompilerBase)
+
+
+def test_errors_of_numba_have_their_colours_again_after_kernels_are_compiled() -> None:
+    coloured = errors.termcolor().errmsg("fault")
+    assert "fault" in coloured
+    with compat.plain_kernel_errors():
+        with compat.plain_kernel_errors():
+            assert errors.termcolor().errmsg("fault") == "fault"
+        assert errors.termcolor().errmsg("fault") == "fault"
+    assert errors.termcolor().errmsg("fault") == coloured
+
+
+def test_linked_functions_skip_passes_that_numba_has() -> None:
+    def passes(**options: Any) -> set[str]:
+        function = numba.njit(**options)(lambda x: 2 * x)
+        function.compile((numba.float64,))
+        (compiled,) = function.overloads.values()
+        return {name.split("_", 1)[1] for name in compiled.metadata["pipeline_times"]["nopython"]}
+
+    skipped = {"inline_closure_likes", "nopython_rewrites"}
+    assert passes() - passes(**compiling.INNER) == skipped

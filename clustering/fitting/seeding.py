@@ -48,7 +48,8 @@ class SeedingRows(NamedTuple):
     norms: NDArray[np.float32]
     """Squared norms of the scaled rows ``(n,)``."""
     compared: Array
-    """Rows whose distances are computed ``(m, d)``: the rows themselves, unless squares would leave float64."""
+    """Rows whose distances are computed ``(m, d)``, C-contiguous: the rows themselves, unless squares would leave
+    float64."""
     scale: float
     """Power of two that takes the rows to the range of float32."""
     unit: float
@@ -77,7 +78,7 @@ def seeding_rows(rows: Array, weights: Array) -> SeedingRows:
     norms = np.einsum("nd,nd->n", scaled, scaled).astype(np.float32)
     in_range = abs(exponent) <= FAR_EXPONENT
     return SeedingRows(
-        rows, weights, columns, norms, rows if in_range else scaled[:m], scale,
+        rows, weights, columns, norms, np.ascontiguousarray(rows if in_range else scaled[:m]), scale,
         scale * scale if in_range else 1.0, rounding_bound(d),
     )  # fmt: skip
 

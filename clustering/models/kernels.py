@@ -50,9 +50,11 @@ def aligned(n):  # type: ignore[no-untyped-def]
     return raw[skip : skip + n]
 
 
-@njit(inline="always", **FAST)
+@njit(**FAST)
 def distance_between(row, center):  # type: ignore[no-untyped-def]
     """Compute the squared distance of two points, added up in one fixed order.
+
+    This is the definition. Other kernels work on short vectors, and get the same bits.
 
     Parameters
     ----------
@@ -134,7 +136,7 @@ def least_clear(distance, reach):  # type: ignore[no-untyped-def]
     return distance - (TIE * distance + slack * np.sqrt(distance) + slack * slack)
 
 
-@njit(**FAST)
+@njit(**BARE)
 def subtract_origin(values, origin, rows):  # type: ignore[no-untyped-def]
     """Subtract the origin from rows, in float64.
 

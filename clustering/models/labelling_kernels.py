@@ -9,6 +9,7 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INLINED, INNER, njit
+from clustering.models.in_place_buffers import InPlace
 from clustering.models.kernels import BARE, CLEAR, INLINED_OVERLOAD, least_clear
 from clustering.models.lane_turns import transposed
 from clustering.models.lane_types import doubles
@@ -35,7 +36,9 @@ from clustering.models.settling_kernels import add_tail, add_up, settle, squares
 def _nearest(rows, i, d, centers, reach):  # type: ignore[no-untyped-def]
     """Label the row at `i` by the definition; return its label and squared distance."""
     long = d - d % 16
-    least = add_tail(rows, i, centers, 0, long, d, folded(squares(rows, i, centers, 0, long)))
+    # numba would compile what takes a literal 0 once more for that.
+    c = np.int64(0)
+    least = add_tail(rows, i, centers, c, long, d, folded(squares(rows, i, centers, c, long)))
     label = 0
     for k in range(1, centers.shape[0]):
         c = k * centers.shape[1]
@@ -141,29 +144,11 @@ def widen_row(single, r, d, origin, rows):  # type: ignore[no-untyped-def]
 
 
 @njit(**INLINED, **BARE)
-def label_by_score(single, tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
-    """Label rows by their scores, and by distances where another score is within the rounding bound of the least.
-
-    Parameters
-    ----------
-    single
-        Address of the rows of the tile in float32; 0 where they are in the tile.
-    tile, m, d
-        Tile with `m` rows of `d` features.
-    centers
-        Centers of the pass.
-    way
-        Memory for labelling by scores.
-    coming
-        Where the next rows are in memory.
-    """
+def _label_turned(single, tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
+    """Do as `label_by_score` does for rows that are turned into columns already; `single` as in `widen_row`."""
+    score(m, d, way, coming)
     scores = way.scores
     width = tile.rows.shape[1]
-    if single:
-        turn_singles(memory(single, np.float32), m, d, centers.single_origin, scores, way.columns, way.norms)
-    else:
-        turn(tile, m, d, scores, way.columns, way.norms)
-    score(m, d, way, coming)
     square = splat(scores.reach * scores.reach)
     two = splat(np.float32(2.0))
     relative = splat(scores.relative)
@@ -186,6 +171,25 @@ def label_by_score(single, tile, m, d, centers, way, coming):  # type: ignore[no
                 nearest, _ = _nearest(tile.rows, row * width, d, centers.centers, centers.reach)
                 tile.labels[row] = nearest
             near &= near - 1
+
+
+@njit(**INLINED, **BARE)
+def label_by_score(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
+    """Label rows by their scores, and by distances where another score is within the rounding bound of the least.
+
+    Parameters
+    ----------
+    tile, m, d
+        Tile with `m` rows of `d` features.
+    centers
+        Centers of the pass.
+    way
+        Memory for labelling by scores.
+    coming
+        Where the next rows are in memory.
+    """
+    turn(tile, m, d, way.scores, way.columns, way.norms)
+    _label_turned(np.int64(0), tile, m, d, centers, way, coming)
 
 
 def label(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
@@ -218,7 +222,11 @@ def label(single, start, m, d, centers, weights, tile, way, at, coming, sums):  
 # A way is chosen by type, so that only the one in use is compiled.
 @overload(label, jit_options=INLINED_OVERLOAD)  # type: ignore[arg-type]
 def _label_in_one_way(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    return {SideBySide: _label_side_by_side, ByScore: _label_by_score, Recalled: _label_as_recalled}[way.instance_class]
+    ways = {
+        SideBySide: _label_side_by_side, ByScore: _label_by_score, InPlace: _label_in_place,
+        Recalled: _label_as_recalled,
+    }  # fmt: skip
+    return ways[way.instance_class]
 
 
 def _label_side_by_side(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
@@ -226,10 +234,15 @@ def _label_side_by_side(single, start, m, d, centers, weights, tile, way, at, co
     return add_up(start, m, weights, tile, sums) if sums.weight.shape[0] else 0.0
 
 
+def _label_in_place(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    by = way.by
+    turn_singles(memory(single, np.float32), m, d, centers.single_origin, by.scores, by.columns, by.norms)
+    _label_turned(single, tile, m, d, centers, by, coming)
+    return settle(single, start, m, d, centers, weights, tile, way.parts, sums)
+
+
 def _label_by_score(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    label_by_score(single, tile, m, d, centers, way, coming)
-    if single:
-        return settle(single, start, m, d, centers, weights, tile, way.parts, sums)
+    label_by_score(tile, m, d, centers, way, coming)
     take_distances(tile, m, d, centers.centers)
     return add_up(start, m, weights, tile, sums) if sums.weight.shape[0] else 0.0
 

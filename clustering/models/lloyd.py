@@ -12,7 +12,9 @@ from clustering.data.rows import Rows, in_memory_rows
 from clustering.models import lloyd_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
 from clustering.models.farthest import FarthestRows
+from clustering.models.in_place_buffers import make_in_place
 from clustering.models.lloyd_buffers import (
+    ByScore,
     PreparedCenters,
     RowLabels,
     SplitRows,
@@ -84,8 +86,11 @@ def lloyd(
     tile, way = make_tile(d, centers.scores)
     sums, nodes, far = make_sums(k, d, len(blocks), most)
     out = empty_labels(0) if by_row is None else by_row
+    in_place = None
+    if isinstance(way, ByScore) and split is None and recalled is None:
+        in_place = make_in_place(run, centers.centers, way, sums)
     count = lloyd_kernels.lloyd(
-        run, centers.centers, recalled or way, tile, sums, nodes, far, out, split or Unsplit(0.0)
+        run, centers.centers, in_place or recalled or way, tile, sums, nodes, far, out, split or Unsplit(0.0)
     )
     del held
     farthest = FarthestRows(

@@ -27,8 +27,6 @@ LINE_BYTES = 64
 """Bytes that memory is read by."""
 PANEL_BYTES = 256 * 1024
 """Size of the centers that are compared with all rows of a tile before the next ones, in bytes."""
-PART, PART_ROWS = 3 * WIDE, 2 * NARROW
-"""Parts of a squared distance, and number of rows whose parts are kept."""
 COPIED_SUMS = 1024
 """Up to this number of sums, four copies of them are kept."""
 
@@ -118,19 +116,6 @@ class SideBySide(NamedTuple):
     """Second least squared distance of each row ``(t,)``."""
 
 
-class Parts(NamedTuple):
-    """Memory for the distances of some rows, whose features are taken a few at a time."""
-
-    squares: NDArray[np.float64]
-    """Sixteen sums of each row that make its squared distance, and eight squares ``(PART_ROWS, PART)``."""
-    places: NDArray[np.int64]
-    """Where the centers of the rows begin ``(PART_ROWS,)``."""
-    factors: NDArray[np.float64]
-    """Weights of the rows ``(PART_ROWS,)``."""
-    minus: NDArray[np.float64]
-    """−1 ``(1,)``, which a compiler must not know, as it would make products with it something else."""
-
-
 class ByScore(NamedTuple):
     """Memory for labelling rows by scores, and by distances where two scores are too close to call."""
 
@@ -146,8 +131,6 @@ class ByScore(NamedTuple):
     """Second least score ``(t,)``."""
     labels: NDArray[np.float32]
     """Center of the least score ``(t,)``."""
-    parts: Parts
-    """For the distances of rows that are read in the source."""
 
 
 class Tile(NamedTuple):
@@ -270,20 +253,27 @@ def make_run(blocks: Sequence[Rows]) -> tuple[Run, list[NDArray[Any]]]:
     for i, rows in enumerate(blocks):
         block_values = compiled_for(rows.values)
         held.append(block_values)
-        facts[:2, i], facts[3, i] = (_address(block_values), ELEMENT_CODES[block_values.dtype]), len(rows)
+        facts[:2, i], facts[3, i] = (address_of(block_values), ELEMENT_CODES[block_values.dtype]), len(rows)
         if rows.weights.strides[0]:
             block_weights = np.ascontiguousarray(rows.weights, np.float64)
             held.append(block_weights)
-            facts[2, i] = _address(block_weights)
+            facts[2, i] = address_of(block_weights)
         if rows.cells is not None:
-            facts[4, i] = _address(rows.cells)
+            facts[4, i] = address_of(rows.cells)
     starts = np.array([rows.start for rows in blocks], np.int64)
     shapes = np.array([rows.shape for rows in blocks], np.int64)
     values, types, weights, lengths, cells = facts
     return Run(values, types, weights, lengths, cells, starts, shapes, np.array(blocks[0].grid, np.int64)), held
 
 
-def _address(array: NDArray[Any]) -> int:
+def address_of(array: NDArray[Any]) -> int:
+    """Give the address of the first element of an array.
+
+    Parameters
+    ----------
+    array
+        An array, which has to live as long as the address is used.
+    """
     address: int = array.__array_interface__["data"][0]
     return address
 
@@ -400,8 +390,7 @@ def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByScore
     norms, least, second, labels = (zeros((t,), np.float32) for _ in range(4))
     # Rows are turned eight features at a time, so the last ones may reach beyond the last feature.
     columns = zeros((t * d + WIDE * NARROW,), np.float32)
-    parts = Parts(zeros((PART_ROWS, PART)), zeros((PART_ROWS,), np.int64), zeros((PART_ROWS,)), np.full(1, -1.0))
-    return tile, ByScore(scores, columns, norms, least, second, labels, parts)
+    return tile, ByScore(scores, columns, norms, least, second, labels)
 
 
 def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialSums, Nodes, FarthestBuffer]:

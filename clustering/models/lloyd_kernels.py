@@ -12,11 +12,12 @@ from numba.extending import overload
 
 from clustering.compiling import INLINED, INNER, njit
 from clustering.models.filling_kernels import fill
+from clustering.models.in_place_buffers import InPlace
 from clustering.models.kernels import BARE, OVERLOAD
 from clustering.models.labelling_kernels import label, widen_row
-from clustering.models.lane_types import ELEMENT_BYTES, FLOAT32
+from clustering.models.lane_types import ELEMENT_BYTES
 from clustering.models.lanes import NARROW, WIDE, element, lanes_up_to, load, lowest_bit, memory, splat, where_less
-from clustering.models.lloyd_buffers import ByScore, Coming, Unsplit
+from clustering.models.lloyd_buffers import Coming
 from clustering.models.margin_kernels import end_part, fold
 from clustering.models.recalling_kernels import recall
 
@@ -25,26 +26,28 @@ SUM_ROWS = 1024
 runs, not with all rows."""
 
 
-def _raw_rows(run, b, start, m, d, centers, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    """Find the address of rows that are worked on as they are in memory; 0 where they go through the tile."""
-    raise TypeError("_raw_rows is part of compiled code, and no function of Python")
+def _take_rows(run, b, start, m, d, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """Put rows into the tile and return 0, or return the address of rows of float32 that are read where they are."""
+    raise TypeError("_take_rows is part of compiled code, and no function of Python")
 
 
-@overload(_raw_rows, jit_options=OVERLOAD)  # type: ignore[arg-type]
-def _raw_rows_by_way(run, b, start, m, d, centers, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    raw = way.instance_class is ByScore and split.instance_class is Unsplit
-    return _single_rows if raw else _no_rows
+@overload(_take_rows, jit_options=OVERLOAD)  # type: ignore[arg-type]
+def _take_rows_by_way(run, b, start, m, d, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    return _rows_in_place if way.instance_class is InPlace else _rows_in_tile
 
 
-def _single_rows(run, b, start, m, d, centers, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    # Sixteen rows and eight features are worked on at once, and nothing behind the last may be loaded.
-    whole = m % NARROW == 0 and d % WIDE == 0
-    # The scale is a number of float32 too.
-    scaled = 2.0**-100 < way.scores.scale < 2.0**100
-    return run.values[b] + start * d * 4 if run.types[b] == FLOAT32 and whole and centers.exact and scaled else 0
+def _rows_in_place(run, b, start, m, d, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    address = run.values[b] + start * d * 4
+    if m % NARROW == 0:
+        return address
+    rows = memory(address, np.float32)
+    for i in range(m * d):
+        way.rest[i] = element(rows, i)
+    return way.rest_address
 
 
-def _no_rows(run, b, start, m, d, centers, way, split):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _rows_in_tile(run, b, start, m, d, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    fill(run.values[b], run.types[b], start, m, run.lengths[b], d, centers.origin, tile)
     return 0
 
 
@@ -131,9 +134,7 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
         recall(run, b, begin, end, d, done, centers, tile, way)  # type: ignore[no-untyped-call]
         for start in range(begin, end, t):
             m = min(t, end - start)
-            single = _raw_rows(run, b, start, m, d, centers, way, split)  # type: ignore[no-untyped-call]
-            if not single:
-                fill(run.values[b], run.types[b], start, m, n, d, centers.origin, tile)
+            single = _take_rows(run, b, start, m, d, centers, tile, way)  # type: ignore[no-untyped-call]
             # Rows of the next tile are loaded from memory while this one is worked on.
             coming = Coming(run.values[b] + (start + m) * d * size, min(t, n - start - m) * d * size)
             part += label(  # type: ignore[no-untyped-call]
@@ -199,8 +200,11 @@ def lloyd(run, centers, way, tile, sums, nodes, far, out, split):  # type: ignor
     depth = np.int64(0)
     done = np.int64(0)
     for b in range(run.lengths.shape[0]):
-        nodes.weight[depth].fill(0.0)
-        nodes.first[depth].fill(0.0)
+        # numba would compile the filling of an array as a kernel of its own.
+        for i in range(nodes.weight.shape[1]):
+            nodes.weight[depth, i] = 0.0
+            for j in range(nodes.first.shape[2]):
+                nodes.first[depth, i, j] = 0.0
         count = _add_block(run, b, centers, way, tile, sums, nodes, depth, far, count, out, done, split)
         done += run.lengths[b]
         level = 0

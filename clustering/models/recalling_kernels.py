@@ -44,7 +44,7 @@ def _least_square(value, norm, scores, unscale):  # type: ignore[no-untyped-def]
 def _label_anew(tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
     """Label the rows of a tile by the scores of all centers; their places in the run are set."""
     by = way.all
-    label_by_score(0, tile, m, d, centers, by, coming)
+    label_by_score(tile, m, d, centers, by, coming)
     take_distances(tile, m, d, centers.centers)
     for r in range(m):
         i = way.places[r]

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustering.compiling import INLINED, INNER, njit
-from clustering.models.kernels import BARE, distance_between
+from clustering.models.kernels import BARE
 from clustering.models.lanes import (
     MANY_REGISTERS,
     NARROW,
+    folded,
     lanes_up_to,
     load,
     lowest_bit,
@@ -27,6 +28,7 @@ from clustering.models.lanes import (
 )
 from clustering.models.lloyd_buffers import CENTERS_AT_ONCE
 from clustering.models.score_kernels import scores_of_eight, scores_of_four
+from clustering.models.settling_kernels import add_tail, squares
 
 PART = 64
 """Rows that all points are tried with before the next ones; a multiple of sixteen."""
@@ -34,10 +36,15 @@ POINTS_AT_ONCE = 8
 """Points whose sums stay in registers; the number of points is a multiple of it."""
 
 
-# Inlined into each of its callers, the distance would take a second more to compile.
+# Inlined into each of its callers, the distance would take longer to compile.
 @njit(**INNER, **BARE)
-def _distance(row, center):  # type: ignore[no-untyped-def]
-    return distance_between(row, center)
+def _distance(rows, r, point):  # type: ignore[no-untyped-def]
+    """Compute the squared distance of two rows as `kernels.distance_between` does."""
+    d = rows.shape[1]
+    long = d - d % 16
+    i = r * d
+    p = point * d
+    return add_tail(rows, i, rows, p, long, d, folded(squares(rows, i, rows, p, long)))
 
 
 @njit(**BARE)
@@ -79,7 +86,7 @@ def _keep(mask, r, t, rows, points, second, near, distances, counts):  # type: i
     while mask and t < points.shape[0]:
         row = r + lowest_bit(mask)
         mask &= mask - 1
-        distance = _distance(rows[row], rows[points[t]])
+        distance = _distance(rows, row, points[t])
         if distance < second[row]:
             near[t, counts[t]] = row
             distances[t, counts[t]] = distance
@@ -127,23 +134,19 @@ def closer_rows(columns, norms, slopes, offsets, shares, most, rows, points, sec
                 else:
                     s0, s1, s2, s3 = scores_of_four(columns, r, slopes, offsets, t, d)
                     s4, s5, s6, s7 = scores_of_four(columns, r, slopes, offsets, t + CENTERS_AT_ONCE, d)
-                m0 = _within(norm + s0, bound + repeated(shares, t))
-                m1 = _within(norm + s1, bound + repeated(shares, t + 1))
-                m2 = _within(norm + s2, bound + repeated(shares, t + 2))
-                m3 = _within(norm + s3, bound + repeated(shares, t + 3))
-                m4 = _within(norm + s4, bound + repeated(shares, t + 4))
-                m5 = _within(norm + s5, bound + repeated(shares, t + 5))
-                m6 = _within(norm + s6, bound + repeated(shares, t + 6))
-                m7 = _within(norm + s7, bound + repeated(shares, t + 7))
-                if m0 | m1 | m2 | m3 | m4 | m5 | m6 | m7:
-                    _keep(m0, r, t, rows, points, second, near, distances, counts)
-                    _keep(m1, r, t + 1, rows, points, second, near, distances, counts)
-                    _keep(m2, r, t + 2, rows, points, second, near, distances, counts)
-                    _keep(m3, r, t + 3, rows, points, second, near, distances, counts)
-                    _keep(m4, r, t + 4, rows, points, second, near, distances, counts)
-                    _keep(m5, r, t + 5, rows, points, second, near, distances, counts)
-                    _keep(m6, r, t + 6, rows, points, second, near, distances, counts)
-                    _keep(m7, r, t + 7, rows, points, second, near, distances, counts)
+                masks = (
+                    _within(norm + s0, bound + repeated(shares, t)),
+                    _within(norm + s1, bound + repeated(shares, t + 1)),
+                    _within(norm + s2, bound + repeated(shares, t + 2)),
+                    _within(norm + s3, bound + repeated(shares, t + 3)),
+                    _within(norm + s4, bound + repeated(shares, t + 4)),
+                    _within(norm + s5, bound + repeated(shares, t + 5)),
+                    _within(norm + s6, bound + repeated(shares, t + 6)),
+                    _within(norm + s7, bound + repeated(shares, t + 7)),
+                )
+                for i in range(POINTS_AT_ONCE):
+                    if masks[i]:
+                        _keep(masks[i], r, t + i, rows, points, second, near, distances, counts)
 
 
 @njit(**BARE)
@@ -210,7 +213,7 @@ def _compare(mask, c, r, rows, centers, owner, runner, first, second):  # type: 
         mask &= mask - 1
         # Centers that only fill up the last sixteen are no centers.
         if k < centers.shape[0]:
-            distance = _distance(rows[r], rows[centers[k]])
+            distance = _distance(rows, r, centers[k])
             # Strict comparisons leave the lower index first among equals.
             if distance < first[r]:
                 second[r], runner[r] = first[r], owner[r]
@@ -226,6 +229,8 @@ def _rank(n_lost, memory, rows, columns, norms, bound, centers, places, lengths,
     relative, absolute, unit = bound
     owner, runner, first, second = nearest
     d = columns.shape[1]
+    # numba would compile what takes a literal 0 once more for that.
+    t = np.int64(0)
     # Here the rows are the points, eight at once, and the centers lie sixteen side by side.
     for begin in range(0, n_lost, POINTS_AT_ONCE):
         count = POINTS_AT_ONCE if n_lost - begin > POINTS_AT_ONCE else n_lost - begin
@@ -246,10 +251,10 @@ def _rank(n_lost, memory, rows, columns, norms, bound, centers, places, lengths,
             length = load(lengths, c)
             share = load(shares, c)
             if MANY_REGISTERS:
-                s0, s1, s2, s3, s4, s5, s6, s7 = scores_of_eight(places, c, slopes, offsets, 0, d)
+                s0, s1, s2, s3, s4, s5, s6, s7 = scores_of_eight(places, c, slopes, offsets, t, d)
             else:
-                s0, s1, s2, s3 = scores_of_four(places, c, slopes, offsets, 0, d)
-                s4, s5, s6, s7 = scores_of_four(places, c, slopes, offsets, CENTERS_AT_ONCE, d)
+                s0, s1, s2, s3 = scores_of_four(places, c, slopes, offsets, t, d)
+                s4, s5, s6, s7 = scores_of_four(places, c, slopes, offsets, t + CENTERS_AT_ONCE, d)
             masks = (
                 _within(length + s0, share + repeated(most, 0)),
                 _within(length + s1, share + repeated(most, 1)),
@@ -295,7 +300,7 @@ def after_swap(  # type: ignore[no-untyped-def]
     """
     owner, runner, first, second = nearest
     lost, kept, _, _, _ = memory
-    point = rows[centers[new]]
+    point = centers[new]
     # numba would compile what takes a literal 0 once more for that.
     n_lost = np.int64(0)
     for r in range(rows.shape[0]):
@@ -303,13 +308,13 @@ def after_swap(  # type: ignore[no-untyped-def]
             lost[n_lost] = r
             # The center that is left and the new one are both within the greater of their distances.
             left = second[r] if owner[r] == new else first[r]
-            right = _distance(rows[r], point)
+            right = _distance(rows, r, point)
             kept[n_lost] = right if right > left else left
             n_lost += 1
         elif changed[r]:
-            _move_closer(r, _distance(rows[r], point), new, owner, runner, first, second)
+            _move_closer(r, _distance(rows, r, point), new, owner, runner, first, second)
     for i in range(near.shape[0]):
-        _move_closer(near[i], distances[i], new, owner, runner, first, second)
+        _move_closer(np.int64(near[i]), distances[i], new, owner, runner, first, second)
     # Only a row that lost one of its two centers has to be compared with all of them.
     _rank(n_lost, memory, rows, columns, norms, bound, centers, places, lengths, shares, nearest)
     # An assignment to all of them at once would take numba a second to compile.

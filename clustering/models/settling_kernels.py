@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from clustering.compiling import INLINED, INNER, njit
+from clustering.models.in_place_buffers import PART, PART_ROWS
 from clustering.models.kernels import BARE
 from clustering.models.lane_turns import transposed
 from clustering.models.lane_types import doubles
@@ -25,11 +26,6 @@ from clustering.models.lanes import (
     splat,
     store,
 )
-from clustering.models.lloyd_buffers import PART, PART_ROWS
-
-PIECE, PIECE_CENTERS = 64, 2048
-"""Features that all rows of a group go through before the next ones, at least, and numbers of the centers of a piece:
-centers and sums then stay in the first cache."""
 
 
 @njit(**INLINED, **BARE)
@@ -179,7 +175,6 @@ def settle(single, start, m, d, centers, weights, tile, parts, sums):  # type: i
     copies, k = sums.weight.shape
     adds = copies > 0
     long = d - d % (2 * WIDE)
-    piece = max(PIECE, PIECE_CENTERS // k // PIECE * PIECE) if adds else max(PIECE, long)
     each = memory(weights, np.float64)
     turns = copies - 1, k * d
     for begin in range(0, m, PART_ROWS):
@@ -192,9 +187,10 @@ def settle(single, start, m, d, centers, weights, tile, parts, sums):  # type: i
             if adds:
                 sums.weight[r & (copies - 1), label] += w
         _settle_features(
-            beginning(memory(single, np.float32), begin * d), count, long, d, piece, beginning(centers.centers, 0),
-            beginning(centers.origin, 0), beginning(parts.places, 0), beginning(parts.factors, 0),
-            beginning(parts.squares, 0), beginning(sums.first, 0), turns, beginning(parts.minus, 0), adds,
+            beginning(memory(single, np.float32), begin * d), count, long, d, parts.piece,
+            beginning(centers.centers, 0), beginning(centers.origin, 0), beginning(parts.places, 0),
+            beginning(parts.factors, 0), beginning(parts.squares, 0), beginning(sums.first, 0), turns,
+            beginning(parts.minus, 0), adds,
         )  # fmt: skip
         for r in range(0, count, WIDE):
             store(tile.distances, begin + r, _fold_parts(beginning(parts.squares, r * PART), long, d))

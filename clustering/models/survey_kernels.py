@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from clustering.compiling import njit
-from clustering.models.kernels import FAST
+from clustering.compiling import INNER, njit
+from clustering.models.kernels import BARE
 
 
-@njit(**FAST)
+@njit(**INNER, **BARE)
 def _mix(x):  # type: ignore[no-untyped-def]
     """Scramble 64 bits (the finaliser of splitmix64, doi:10.1145/2714064.2660195)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -16,7 +16,7 @@ def _mix(x):  # type: ignore[no-untyped-def]
     return x ^ (x >> np.uint64(31))
 
 
-@njit(**FAST)
+@njit(**BARE)
 def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
     """Fill an array with draws in (0, 1], each a function of the seed and of its row's position alone.
 
@@ -32,7 +32,7 @@ def uniform(seed, positions, numbers):  # type: ignore[no-untyped-def]
         numbers[i] = (np.float64(bits >> np.uint64(11)) + 1.0) * 2.0**-53
 
 
-@njit(**FAST)
+@njit(**BARE)
 def hash_rows(rows, bits, factors, hashes):  # type: ignore[no-untyped-def]
     """Compute a 64-bit digest of each row; equal rows have equal digests.
 
@@ -60,7 +60,7 @@ def hash_rows(rows, bits, factors, hashes):  # type: ignore[no-untyped-def]
         hashes[r] = _mix(digest)
 
 
-@njit(**FAST)
+@njit(**BARE)
 def centred_moments(rows, weights, weight, step, scatter):  # type: ignore[no-untyped-def]
     """Compute the mean less the first row, and Σ w (x − mean)², with sums in one order on every processor.
 
@@ -84,7 +84,7 @@ def centred_moments(rows, weights, weight, step, scatter):  # type: ignore[no-un
             scatter[j] += weights[r] * x * x
 
 
-@njit(**FAST)
+@njit(**BARE)
 def extremes(rows, weights, least, greatest):  # type: ignore[no-untyped-def]
     """Update the range of each feature with rows of positive weight.
 
