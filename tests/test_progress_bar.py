@@ -66,10 +66,10 @@ def test_without_rich_the_message_names_the_extra() -> None:
 
 def test_a_limit_that_ends_a_fit_or_a_run_warns(tmp_path: Path) -> None:
     few: dict[str, Any] = {"max_iterations": 1, "restarts": 1, "init": "random", "finalists": 1}
-    with pytest.warns(c.ConvergenceWarning, match="stopped by max_iterations after 1 passes") as caught:
+    with pytest.warns(c.ConvergenceWarning, match="stopped by max_iterations after 1 pass") as caught:
         c.fit(ROWS, c.KMeans(9), **few)
     assert [one.filename for one in caught] == [__file__]
-    with pytest.warns(c.ConvergenceWarning, match="stopped by max_iterations after 1 passes"):
+    with pytest.warns(c.ConvergenceWarning, match="stopped by max_iterations after 1 pass"):
         c.run(ROWS, c.KMeans(9), output=tmp_path / "out", report=False, **few)
     assert issubclass(c.ConvergenceWarning, c.ClusteringWarning)
 

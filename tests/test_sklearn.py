@@ -176,7 +176,7 @@ def test_mixtures_have_what_users_of_scikit_learn_expect(rows: NDArray[np.float6
 
 def test_a_fit_that_a_limit_ends_warns_in_the_categories_of_both_libraries(rows: NDArray[np.float64]) -> None:
     assert issubclass(ConvergenceWarning, sklearn.exceptions.ConvergenceWarning)
-    with pytest.warns(ConvergenceWarning, match="stopped by max_iterations after 1 passes") as caught:
+    with pytest.warns(ConvergenceWarning, match="stopped by max_iterations after 1 pass") as caught:
         KMeans(3, init="random", max_iter=1, n_init=1).fit(rows)
     assert isinstance(caught[0].message, c.ConvergenceWarning)
     assert caught[0].filename == __file__
