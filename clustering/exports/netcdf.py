@@ -150,12 +150,12 @@ def time_encoding(dates: NDArray[np.datetime64]) -> dict[str, Any]:
     dict
         Encoding for xarray; empty where the unit is shorter than readers of CF know.
     """
-    known = dates[~np.isnat(dates)]
+    present = dates[~np.isnat(dates)]
     for unit, code in _TIME_UNITS.items():
-        if (known == known.astype(f"M8[{code}]")).all():
-            counts = known.astype(f"M8[{code}]").astype(np.int64)
+        if (present == present.astype(f"M8[{code}]")).all():
+            counts = present.astype(f"M8[{code}]").astype(np.int64)
             dtype = "int32" if np.abs(counts).max(initial=0) < 2**31 else "int64"
-            return {"units": f"{unit} since 1970-01-01", **({"dtype": dtype} if len(known) == dates.size else {})}
+            return {"units": f"{unit} since 1970-01-01", **({"dtype": dtype} if len(present) == dates.size else {})}
     return {}
 
 

@@ -109,12 +109,12 @@ class _SampledFarRows:
 
     def __init__(self, sample: SampledRows, before: LastRead | None) -> None:
         rows, counts = sample.standing, sample.counts
-        self.known: FarRows | None = None
+        self.far_sums: FarRows | None = None
         if before is not None:
             far = ~split_rows(before.course, rows)[1]
             rows, counts = rows.select(far), counts[far]
             last = before.course.functions[-1]
-            self.known = before.steady + before.moving[-1]
+            self.far_sums = before.steady + before.moving[-1]
             self.labelled = last.measure(rows)
             self.sampled = last.sum_far(rows, self.labelled)
         self.rows = rows
@@ -126,16 +126,16 @@ class _SampledFarRows:
         measured = now.measure(self.rows)
         sums = now.sum_far(self.rows, measured)
         k = len(now.points)
-        if self.known is None:
+        if self.far_sums is None:
             return _sums_alone(sums.weight, sums.first), self._error(measured, k)
         total = float(self.sampled.weight.sum())
-        scale = float(self.known.weight.sum()) / total if total > 0.0 else 0.0
+        scale = float(self.far_sums.weight.sum()) / total if total > 0.0 else 0.0
         changed = measured.labels != self.labelled.labels
         error = np.hypot(self._error(measured, k, changed), self._error(self.labelled, k, changed))
         # What no sampled row has shown is taken to be less than the share of one row.
         one = self._error(measured, k) / np.sqrt(np.maximum(1, np.bincount(measured.labels, minlength=k)))
-        weight = self.known.weight + scale * (sums.weight - self.sampled.weight)
-        first = self.known.first + scale * (sums.first - self.sampled.first)
+        weight = self.far_sums.weight + scale * (sums.weight - self.sampled.weight)
+        first = self.far_sums.first + scale * (sums.first - self.sampled.first)
         return _sums_alone(weight, first), scale * np.maximum(error, np.maximum(one, LEAST_ERROR * one.max()))
 
     def _error(self, measured: RowMargins, k: int, chosen: NDArray[np.bool_] | slice = slice(None)) -> Array:

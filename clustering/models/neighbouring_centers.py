@@ -53,9 +53,9 @@ def neighbouring_centers(points: Array, drift: Array, astray: Array) -> Neighbou
             bounds -= drift[some, None] + astray
             bounds[np.arange(len(bounds)), np.arange(k)[some]] = np.inf
             nearest = np.argpartition(bounds, length - 1, axis=1)[:, :length]
-            found = np.take_along_axis(bounds, nearest, axis=1)
+            least = np.take_along_axis(bounds, nearest, axis=1)
             # A stable order does not depend on how the partition leaves equal bounds.
-            sorted_ = np.lexsort((nearest, found), axis=1)
+            sorted_ = np.lexsort((nearest, least), axis=1)
             order[some] = np.take_along_axis(nearest, sorted_, axis=1)
-            apart[some] = np.take_along_axis(found, sorted_, axis=1)
+            apart[some] = np.take_along_axis(least, sorted_, axis=1)
     return NeighbouringCenters(order, apart)
