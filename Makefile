@@ -148,10 +148,8 @@ bench: $(READY) .venv-peers/.ready
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
-# The pages have an environment of their own, so that tests need none of it. Tutorials run while they are built. Kernels
-# are compiled before, because a tutorial that waits for them would show the line that says so.
+# The pages have an environment of their own, so that tests need none of it. Tutorials run while they are built.
 docs: .venv-docs/.ready
-	.venv-docs/bin/python -m tests.kernels
 	.venv-docs/bin/sphinx-build --jobs 2 --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "build/docs/index.html"
 

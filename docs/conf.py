@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
 import sys
 from pathlib import Path
+from shutil import copytree, rmtree
+from tempfile import mkdtemp
 
 from sphinx.application import Sphinx
 
@@ -14,6 +17,9 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "flows")]
 # Tutorials call the command.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+# Their kernels have settings of their own, in a copy, because IPython writes beside them.
+os.environ["IPYTHONDIR"] = str(copytree(ROOT / "docs" / "ipython", Path(mkdtemp()) / "ipython"))
+atexit.register(rmtree, Path(os.environ["IPYTHONDIR"]).parent, ignore_errors=True)
 
 import clustering  # noqa: E402
 from clustering_flows.cli import app  # noqa: E402
