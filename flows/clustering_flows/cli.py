@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import io
 import json
@@ -30,6 +31,11 @@ from clustering_flows.select_command import select_k
 if TYPE_CHECKING:
     from clustering.config import JobConfig
     from clustering.data.ingest import Ingested
+
+_LARGE_ARRAY = 8 * 2**20
+"""Size of an array from which glibc gives its memory back at once, in bytes."""
+_MMAP_THRESHOLD = -3
+"""Number of this setting for ``mallopt``."""
 
 app = App(
     name="clustering",
@@ -384,6 +390,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     # A job makes much that stays and little garbage. Searching it as often as by default takes time of a small job.
     gc.set_threshold(20_000)
+    _give_back_memory()
     if "--debug" not in tokens:
         # Errors in destructors would otherwise print tracebacks.
         sys.unraisablehook = lambda _: None
@@ -404,6 +411,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # process is given back all the same.
     gc.freeze()
     sys.exit(code)
+
+
+def _give_back_memory() -> None:
+    """Let glibc give the memory of a large array back as soon as the array is dropped.
+
+    By default, each thread keeps arrays of up to 32 MiB for the next ones, which no plan of a job's memory can foresee.
+    Workers of Dask have a setting of their own for this.
+    """
+    if sys.platform == "linux" and (change := getattr(ctypes.CDLL(None), "mallopt", None)):
+        change(_MMAP_THRESHOLD, _LARGE_ARRAY)
 
 
 def _interrupt(*_: object) -> None:
