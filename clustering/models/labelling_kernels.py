@@ -9,6 +9,8 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INLINED, INNER, njit
+from clustering.models.few_features_buffers import FewFeatures
+from clustering.models.few_features_kernels import settle_few, turn_few
 from clustering.models.in_place_buffers import InPlace
 from clustering.models.kernels import BARE, CLEAR, INLINED_OVERLOAD, least_clear
 from clustering.models.lane_turns import transposed
@@ -16,6 +18,7 @@ from clustering.models.lane_types import doubles
 from clustering.models.lanes import (
     NARROW,
     WIDE,
+    element,
     folded,
     lanes_up_to,
     load,
@@ -139,8 +142,11 @@ def widen_row(single, r, d, origin, rows):  # type: ignore[no-untyped-def]
     """
     if single:
         source = memory(single, np.float32)
-        for j in range(0, d, WIDE):
-            store(rows, r * d + j, doubles(source, r * d + j) - load(origin, j))
+        long = d - d % WIDE
+        for j in range(0, long, WIDE):
+            store(rows, r * rows.shape[1] + j, doubles(source, r * d + j) - load(origin, j))
+        for j in range(long, d):
+            rows[r, j] = np.float64(element(source, r * d + j)) - origin[j]
 
 
 @njit(**INLINED, **BARE)
@@ -224,7 +230,7 @@ def label(single, start, m, d, centers, weights, tile, way, at, coming, sums):  
 def _label_in_one_way(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
     ways = {
         SideBySide: _label_side_by_side, ByScore: _label_by_score, InPlace: _label_in_place,
-        Recalled: _label_as_recalled,
+        FewFeatures: _label_few_features, Recalled: _label_as_recalled,
     }  # fmt: skip
     return ways[way.instance_class]
 
@@ -239,6 +245,12 @@ def _label_in_place(single, start, m, d, centers, weights, tile, way, at, coming
     turn_singles(memory(single, np.float32), m, d, centers.single_origin, by.scores, by.columns, by.norms)
     _label_turned(single, tile, m, d, centers, by, coming)
     return settle(single, start, m, d, centers, weights, tile, way.parts, sums)
+
+
+def _label_few_features(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    turn_few(memory(single, np.float32), m, d, centers.single_origin, way)
+    _label_turned(single, tile, m, d, centers, way.by, coming)
+    return settle_few(start, m, d, centers, weights, tile, way, sums.weight.shape[0] > 0)
 
 
 def _label_by_score(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001

@@ -12,19 +12,23 @@ from clustering.data.rows import Rows, in_memory_rows
 from clustering.models import lloyd_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
 from clustering.models.farthest import FarthestRows
-from clustering.models.in_place_buffers import make_in_place
+from clustering.models.few_features_buffers import FewFeatures, make_few_features
+from clustering.models.in_place_buffers import InPlace, make_in_place
+from clustering.models.lanes import MANY_REGISTERS
 from clustering.models.lloyd_buffers import (
     ByScore,
     PreparedCenters,
     RowLabels,
     SplitRows,
     Unsplit,
+    are_few,
     make_centers,
     make_run,
     make_scores,
     make_split,
     make_sums,
     make_tile,
+    score_centers,
 )
 from clustering.models.recalled_buffers import Recalled
 
@@ -52,7 +56,9 @@ def prepare_centers(origin: Array, centers: Array) -> PreparedCenters:
     origin, centers
         Origin ``(d,)``, and centers less the origin ``(k, d)``.
     """
-    return PreparedCenters(centers.shape[1], make_centers(origin, centers), make_scores(centers))
+    k, d = centers.shape
+    few = score_centers(centers) if MANY_REGISTERS and are_few(k, d) else None
+    return PreparedCenters(d, make_centers(origin, centers), make_scores(centers), few)
 
 
 def lloyd(
@@ -86,9 +92,12 @@ def lloyd(
     tile, way = make_tile(d, centers.scores)
     sums, nodes, far = make_sums(k, d, len(blocks), most)
     out = empty_labels(0) if by_row is None else by_row
-    in_place = None
-    if isinstance(way, ByScore) and split is None and recalled is None:
-        in_place = make_in_place(run, centers.centers, way, sums)
+    in_place: InPlace | FewFeatures | None = None
+    if split is None and recalled is None:
+        if isinstance(way, ByScore):
+            in_place = make_in_place(run, centers.centers, way, sums)
+        elif centers.few is not None:
+            in_place = make_few_features(run, centers.centers, centers.few, len(tile.labels))
     count = lloyd_kernels.lloyd(
         run, centers.centers, in_place or recalled or way, tile, sums, nodes, far, out, split or Unsplit(0.0)
     )

@@ -77,6 +77,8 @@ class PreparedCenters(NamedTuple):
     centers: Centers
     scores: Scores | None
     """Centers for scores; None where distances cost less."""
+    few: Scores | None
+    """Centers for scores of rows of float32, where there are few features and few clusters; None otherwise."""
 
 
 class Scores(NamedTuple):
@@ -310,7 +312,18 @@ def make_scores(centers: Array) -> Scores | None:
     """
     k, d = centers.shape
     # Both ways give the same labels and distances, so the choice is one of speed alone.
-    return None if d <= FEW_FEATURES and k <= FEW_CENTERS else score_centers(centers)
+    return None if are_few(k, d) else score_centers(centers)
+
+
+def are_few(k: int, d: int) -> bool:
+    """Return whether all distances of a row cost less than scores in a tile.
+
+    Parameters
+    ----------
+    k, d
+        Number of clusters and of features.
+    """
+    return d <= FEW_FEATURES and k <= FEW_CENTERS
 
 
 def score_centers(centers: Array) -> Scores:
@@ -387,10 +400,23 @@ def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByScore
     tile = Tile(zeros((t, width)), zeros((t,)), zeros((t,)))
     if scores is None:
         return tile, SideBySide(zeros((width, NARROW)), zeros((t,)))
+    return tile, make_by_score(t, scores)
+
+
+def make_by_score(t: int, scores: Scores) -> ByScore:
+    """Make the memory for labelling tiles by scores.
+
+    Parameters
+    ----------
+    t
+        Number of rows of a tile.
+    scores
+        Centers for scores.
+    """
     norms, least, second, labels = (zeros((t,), np.float32) for _ in range(4))
     # Rows are turned eight features at a time, so the last ones may reach beyond the last feature.
-    columns = zeros((t * d + WIDE * NARROW,), np.float32)
-    return tile, ByScore(scores, columns, norms, least, second, labels)
+    columns = zeros((t * scores.slopes.shape[1] + WIDE * NARROW,), np.float32)
+    return ByScore(scores, columns, norms, least, second, labels)
 
 
 def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialSums, Nodes, FarthestBuffer]:
@@ -413,7 +439,7 @@ def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialS
             _farthest_buffer(1, d),
         )
     # Copies of many sums would push the tile out of the cache.
-    copies = 4 if k * width <= COPIED_SUMS else 1
+    copies = WIDE if are_few(k, d) else 4 if k * width <= COPIED_SUMS else 1
     # One node of each level may wait, and one more is being made.
     height = n_blocks.bit_length() + 1
     return (

@@ -133,12 +133,18 @@ def add_up(start, m, weights, tile, sums):  # type: ignore[no-untyped-def]
         store(sums.first, p, load(sums.first, p) + factor * load(tile.rows, r * width))
         for j in range(WIDE, width, WIDE):
             store(sums.first, p + j, load(sums.first, p + j) + factor * load(tile.rows, r * width + j))
-    return _cost(start, m, weights, tile)
+    return cost(start, m, weights, tile)
 
 
 @njit(**INLINED, **BARE)
-def _cost(start, m, weights, tile):  # type: ignore[no-untyped-def]
-    """Add up w·distance of the rows of a tile."""
+def cost(start, m, weights, tile):  # type: ignore[no-untyped-def]
+    """Add up w·distance of the rows of a tile.
+
+    Parameters
+    ----------
+    start, m, weights, tile
+        As in `add_up`.
+    """
     each = memory(weights, np.float64)
     total = splat(0.0)
     whole = m - m % WIDE
@@ -194,7 +200,7 @@ def settle(single, start, m, d, centers, weights, tile, parts, sums):  # type: i
         )  # fmt: skip
         for r in range(0, count, WIDE):
             store(tile.distances, begin + r, _fold_parts(beginning(parts.squares, r * PART), long, d))
-    return _cost(start, m, weights, tile) if adds else 0.0
+    return cost(start, m, weights, tile) if adds else 0.0
 
 
 @njit(**INLINED, **BARE)
