@@ -18,6 +18,7 @@ from clustering.models.lane_types import doubles
 from clustering.models.lanes import (
     NARROW,
     WIDE,
+    beginning,
     element,
     folded,
     lanes_up_to,
@@ -150,11 +151,11 @@ def widen_row(single, r, d, origin, rows):  # type: ignore[no-untyped-def]
 
 
 @njit(**INLINED, **BARE)
-def _label_turned(single, tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
-    """Do as `label_by_score` does for rows that are turned into columns already; `single` as in `widen_row`."""
-    score(m, d, way, coming)
-    scores = way.scores
-    width = tile.rows.shape[1]
+def _find_near_ties(m, labels, names, norms, least, second, near, scores):  # type: ignore[no-untyped-def]
+    """Label rows by their least scores, note which ones the scores do not tell apart, and return whether there are any.
+
+    All but the last of the arguments are addresses and numbers, and few enough to stay in registers.
+    """
     square = splat(scores.reach * scores.reach)
     two = splat(np.float32(2.0))
     relative = splat(scores.relative)
@@ -162,21 +163,43 @@ def _label_turned(single, tile, m, d, centers, way, coming):  # type: ignore[no-
     limit = splat(scores.limit)
     yes = splat(np.float32(1.0))
     no = splat(np.float32(0.0))
+    some = 0
     for r in range(0, m, NARROW):
         # (a + b)² is at most 2 a² + 2 b².
-        bound = two * (load(way.norms, r) + square)
-        least = load(way.least, r)
-        clear = where_less(least + relative * bound + absolute, load(way.second, r), yes, no)
+        bound = two * (load(norms, r) + square)
+        clear = where_less(load(least, r) + relative * bound + absolute, load(second, r), yes, no)
         # Beyond the limit a score may have overflowed, so its margin means nothing. NaN fails every comparison.
-        near = lanes_up_to(where_less(bound, limit, clear, no), np.float32(0.0))
-        store(tile.labels, r, load(way.labels, r))
-        while near:
-            row = r + lowest_bit(near)
+        bits = lanes_up_to(where_less(bound, limit, clear, no), np.float32(0.0))
+        store(labels, r, load(names, r))
+        near[r // NARROW] = bits
+        some |= bits
+    return some != 0
+
+
+@njit(**INNER, **BARE)
+def _resolve_unclear(single, tile, m, d, centers, near):  # type: ignore[no-untyped-def]
+    """Label rows by the definition where `near` has a bit."""
+    width = tile.rows.shape[1]
+    for r in range(0, m, NARROW):
+        bits = near[r // NARROW]
+        while bits:
+            row = r + lowest_bit(bits)
             if row < m:
                 widen_row(single, row, d, centers.origin, tile.rows)
                 nearest, _ = _nearest(tile.rows, row * width, d, centers.centers, centers.reach)
                 tile.labels[row] = nearest
-            near &= near - 1
+            bits &= bits - 1
+
+
+@njit(**INLINED, **BARE)
+def _label_turned(single, tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
+    """Do as `label_by_score` does for rows that are turned into columns already; `single` as in `widen_row`."""
+    score(m, d, way, coming)
+    if _find_near_ties(
+        m, beginning(tile.labels, 0), beginning(way.labels, 0), beginning(way.norms, 0), beginning(way.least, 0),
+        beginning(way.second, 0), beginning(way.near, 0), way.scores,
+    ):  # fmt: skip
+        _resolve_unclear(single, tile, m, d, centers, way.near)
 
 
 @njit(**INLINED, **BARE)

@@ -133,6 +133,8 @@ class ByScore(NamedTuple):
     """Second least score ``(t,)``."""
     labels: NDArray[np.float32]
     """Center of the least score ``(t,)``."""
+    near: NDArray[np.int64]
+    """Which rows have another score within the bound of the least, a bit for each of sixteen ``(t / 16,)``."""
 
 
 class Tile(NamedTuple):
@@ -416,7 +418,7 @@ def make_by_score(t: int, scores: Scores) -> ByScore:
     norms, least, second, labels = (zeros((t,), np.float32) for _ in range(4))
     # Rows are turned eight features at a time, so the last ones may reach beyond the last feature.
     columns = zeros((t * scores.slopes.shape[1] + WIDE * NARROW,), np.float32)
-    return ByScore(scores, columns, norms, least, second, labels)
+    return ByScore(scores, columns, norms, least, second, labels, zeros((-(-t // NARROW),), np.int64))
 
 
 def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialSums, Nodes, FarthestBuffer]:
