@@ -124,6 +124,69 @@ def _add_column(numbers, step, m, labels, sums, between):  # type: ignore[no-unt
     store(sums, 7 * between, s7)
 
 
+@njit(**INNER, **BARE)
+def _add_four_columns(numbers, d, m, labels, first, sums):  # type: ignore[no-untyped-def]
+    """Add up four numbers of each row in the sums of four clusters from `first` on: to find a cluster serves all four.
+
+    The arguments are addresses and numbers, and few enough to stay in registers.
+    """
+    between = d * WIDE
+    a0 = load(sums, 0)
+    a1 = load(sums, between)
+    a2 = load(sums, 2 * between)
+    a3 = load(sums, 3 * between)
+    b0 = load(sums, WIDE)
+    b1 = load(sums, between + WIDE)
+    b2 = load(sums, 2 * between + WIDE)
+    b3 = load(sums, 3 * between + WIDE)
+    c0 = load(sums, 2 * WIDE)
+    c1 = load(sums, between + 2 * WIDE)
+    c2 = load(sums, 2 * between + 2 * WIDE)
+    c3 = load(sums, 3 * between + 2 * WIDE)
+    d0 = load(sums, 3 * WIDE)
+    d1 = load(sums, between + 3 * WIDE)
+    d2 = load(sums, 2 * between + 3 * WIDE)
+    d3 = load(sums, 3 * between + 3 * WIDE)
+    for r in range(0, m, WIDE):
+        label = load(labels, r)
+        x = load(numbers, r * d)
+        a0 = add_where(a0, x, label, first)
+        a1 = add_where(a1, x, label, first + 1.0)
+        a2 = add_where(a2, x, label, first + 2.0)
+        a3 = add_where(a3, x, label, first + 3.0)
+        x = load(numbers, r * d + WIDE)
+        b0 = add_where(b0, x, label, first)
+        b1 = add_where(b1, x, label, first + 1.0)
+        b2 = add_where(b2, x, label, first + 2.0)
+        b3 = add_where(b3, x, label, first + 3.0)
+        x = load(numbers, r * d + 2 * WIDE)
+        c0 = add_where(c0, x, label, first)
+        c1 = add_where(c1, x, label, first + 1.0)
+        c2 = add_where(c2, x, label, first + 2.0)
+        c3 = add_where(c3, x, label, first + 3.0)
+        x = load(numbers, r * d + 3 * WIDE)
+        d0 = add_where(d0, x, label, first)
+        d1 = add_where(d1, x, label, first + 1.0)
+        d2 = add_where(d2, x, label, first + 2.0)
+        d3 = add_where(d3, x, label, first + 3.0)
+    store(sums, 0, a0)
+    store(sums, between, a1)
+    store(sums, 2 * between, a2)
+    store(sums, 3 * between, a3)
+    store(sums, WIDE, b0)
+    store(sums, between + WIDE, b1)
+    store(sums, 2 * between + WIDE, b2)
+    store(sums, 3 * between + WIDE, b3)
+    store(sums, 2 * WIDE, c0)
+    store(sums, between + 2 * WIDE, c1)
+    store(sums, 2 * between + 2 * WIDE, c2)
+    store(sums, 3 * between + 2 * WIDE, c3)
+    store(sums, 3 * WIDE, d0)
+    store(sums, between + 3 * WIDE, d1)
+    store(sums, 2 * between + 3 * WIDE, d2)
+    store(sums, 3 * between + 3 * WIDE, d3)
+
+
 @njit(**INLINED, **BARE)
 def settle_few(start, m, d, centers, weights, tile, way, adds):  # type: ignore[no-untyped-def]
     """Compute distances, and add up the rows in the sums of `way`; return Σw·distance.
@@ -152,7 +215,12 @@ def settle_few(start, m, d, centers, weights, tile, way, adds):  # type: ignore[
     if weights:
         _weigh(memory(weights, np.float64), start, m, d, way)
     labels = beginning(tile.labels, 0)
-    for j in range(d):
+    long = d - d % FEATURES_AT_ONCE
+    for j in range(0, long, FEATURES_AT_ONCE):
+        for i in range(0, WIDE, 4):
+            sums = beginning(way.first, (i * d + j) * WIDE)
+            _add_four_columns(beginning(way.rows, j * WIDE), d, m, labels, np.float64(i), sums)
+    for j in range(long, d):
         _add_column(beginning(way.rows, j * WIDE), d, m, labels, beginning(way.first, j * WIDE), d * WIDE)
     _add_column(beginning(way.weights, 0), 1, m, labels, beginning(way.weight, 0), WIDE)
     return cost(start, m, weights, tile)
