@@ -78,8 +78,13 @@ def _take_distances(tile, m, d, origin, way):  # type: ignore[no-untyped-def]
 
 
 @njit(**INLINED, **BARE)
-def _weigh(each, start, m, d, way):  # type: ignore[no-untyped-def]
-    """Multiply rows by their weights."""
+def _weigh(start, m, d, weights, way):  # type: ignore[no-untyped-def]
+    """Keep the weights of the rows, and multiply the rows by them."""
+    if not weights:
+        for r in range(0, m, WIDE):
+            store(way.weights, r, splat(1.0))
+        return
+    each = memory(weights, np.float64)
     for r in range(m):
         way.weights[r] = element(each, start + r)
     for r in range(0, m, WIDE):
@@ -212,8 +217,7 @@ def settle_few(start, m, d, centers, weights, tile, way, adds):  # type: ignore[
     # Lanes behind the last row belong to no cluster.
     for r in range(m, -(-m // WIDE) * WIDE):
         tile.labels[r] = -1.0
-    if weights:
-        _weigh(memory(weights, np.float64), start, m, d, way)
+    _weigh(start, m, d, weights, way)
     labels = beginning(tile.labels, 0)
     long = d - d % FEATURES_AT_ONCE
     for j in range(0, long, FEATURES_AT_ONCE):
@@ -246,7 +250,22 @@ def end_few(way, d, sums):  # type: ignore[no-untyped-def]
         for c in range(copies):
             sums.weight[c, i] = way.weight[i, c]
             way.weight[i, c] = 0.0
+        for j in range(0, width, WIDE):
+            p = (i * d + j) * WIDE
+            # What lies beyond the last feature has no effect.
+            s0, s1, s2, s3, s4, s5, s6, s7 = transposed(
+                load(way.first, p), load(way.first, p + WIDE), load(way.first, p + 2 * WIDE),
+                load(way.first, p + 3 * WIDE), load(way.first, p + 4 * WIDE), load(way.first, p + 5 * WIDE),
+                load(way.first, p + 6 * WIDE), load(way.first, p + 7 * WIDE),
+            )  # fmt: skip
+            q = i * width + j
+            store(sums.first, q, s0)
+            store(sums.first, q + k * width, s1)
+            store(sums.first, q + 2 * k * width, s2)
+            store(sums.first, q + 3 * k * width, s3)
+            store(sums.first, q + 4 * k * width, s4)
+            store(sums.first, q + 5 * k * width, s5)
+            store(sums.first, q + 6 * k * width, s6)
+            store(sums.first, q + 7 * k * width, s7)
         for j in range(d):
-            for c in range(copies):
-                sums.first[c, i, j] = way.first[i, j, c]
             store(way.first, (i * d + j) * WIDE, zero)

@@ -26,9 +26,7 @@ def chosen(typing_context, array, at, labels):  # type: ignore[no-untyped-def]
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         values, at, labels = arguments
         kind, whole = labels.type, ir.VectorType(ir.IntType(64), WIDE)
-        numbers = load_from(
-            builder, pointer_to(context, builder, array, (values, at), kind=kind), kind, types.float64
-        )
+        numbers = load_from(builder, pointer_to(context, builder, array, (values, at), kind=kind), kind, types.float64)
         permute = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             builder.module, ir.FunctionType(kind, [kind, whole]), "llvm.x86.avx512.permvar.df.512"
         )

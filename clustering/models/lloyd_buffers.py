@@ -69,18 +69,6 @@ class Centers(NamedTuple):
     """Whether the origin is the same in float32."""
 
 
-class PreparedCenters(NamedTuple):
-    """Centers as the kernels take them, made once for a pass."""
-
-    d: int
-    """Number of features."""
-    centers: Centers
-    scores: Scores | None
-    """Centers for scores; None where distances cost less."""
-    few: Scores | None
-    """Centers for scores of rows of float32, where there are few features and few clusters; None otherwise."""
-
-
 class Scores(NamedTuple):
     """Centers for scores −2 x·c + ‖c‖² in float32, with bounds; the scale, a power of two, keeps them in range."""
 
@@ -174,7 +162,7 @@ class Nodes(NamedTuple):
     weight: NDArray[np.float64]
     """Σw ``(h, k)``."""
     first: NDArray[np.float64]
-    """Σw·x ``(h, k, d)``."""
+    """Σw·x ``(h, k, width)``."""
     objective: NDArray[np.float64]
     """Σw·distance ``(h,)``."""
 
@@ -437,7 +425,7 @@ def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialS
     if most is None:
         return (
             PartialSums(zeros((0, 1)), zeros((0, 1, width))),
-            Nodes(np.zeros(2, np.int64), np.zeros((2, 1)), np.zeros((2, 1, d)), np.zeros(2)),
+            Nodes(np.zeros(2, np.int64), np.zeros((2, 1)), zeros((2, 1, width)), np.zeros(2)),
             _farthest_buffer(1, d),
         )
     # Copies of many sums would push the tile out of the cache.
@@ -446,7 +434,7 @@ def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialS
     height = n_blocks.bit_length() + 1
     return (
         PartialSums(zeros((copies, k)), zeros((copies, k, width))),
-        Nodes(np.zeros(height, np.int64), np.zeros((height, k)), np.zeros((height, k, d)), np.zeros(height)),
+        Nodes(np.zeros(height, np.int64), np.zeros((height, k)), zeros((height, k, width)), np.zeros(height)),
         _farthest_buffer(most, d),
     )
 

@@ -18,7 +18,18 @@ from clustering.models.in_place_buffers import InPlace
 from clustering.models.kernels import BARE, OVERLOAD
 from clustering.models.labelling_kernels import label, widen_row
 from clustering.models.lane_types import ELEMENT_BYTES
-from clustering.models.lanes import NARROW, WIDE, element, lanes_up_to, load, lowest_bit, memory, splat, where_less
+from clustering.models.lanes import (
+    NARROW,
+    WIDE,
+    element,
+    lanes_up_to,
+    load,
+    lowest_bit,
+    memory,
+    splat,
+    store,
+    where_less,
+)  # fmt: skip
 from clustering.models.lloyd_buffers import Coming
 from clustering.models.margin_kernels import end_part, fold
 from clustering.models.recalling_kernels import recall
@@ -145,6 +156,7 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
     """Add the rows of block `b` to a node of zeros, and return the number of farthest rows."""
     t = tile.rows.shape[0]
     copies, k = sums.weight.shape
+    width = sums.first.shape[2]
     d = far.rows.shape[1]
     n = run.lengths[b]
     size = ELEMENT_BYTES[run.types[b]]
@@ -179,10 +191,10 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
                     continue
                 nodes.weight[node, i] += sums.weight[c, i]
                 sums.weight[c, i] = 0.0
-                for j in range(d):
-                    nodes.first[node, i, j] += sums.first[c, i, j]
-                for j in range(sums.first.shape[2]):
-                    sums.first[c, i, j] = 0.0
+                for j in range(0, width, WIDE):
+                    p, q = (node * k + i) * width + j, (c * k + i) * width + j
+                    store(nodes.first, p, load(nodes.first, p) + load(sums.first, q))
+                    store(sums.first, q, splat(0.0))
     nodes.objective[node] = objective
     return count
 

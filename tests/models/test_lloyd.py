@@ -9,7 +9,8 @@ from clustering.data.rows import Rows, in_memory_rows, unit_weights
 from clustering.models import kernels
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
-from clustering.models.lloyd import LloydSums, empty_labels, label, lloyd, prepare_centers
+from clustering.models.lloyd import LloydSums, empty_labels, label, lloyd
+from clustering.models.prepared_centers import prepare_centers
 from clustering.models.tree import fold
 from tests.brute import least_distances
 
