@@ -21,6 +21,8 @@ class FewFeatures(NamedTuple):
     """Memory for the scores."""
     points: NDArray[np.float64]
     """Centers less the origin, eight side by side ``(d, 8)``."""
+    scales: NDArray[np.float32]
+    """Scale of each feature, and zeros for those that make fours ``(d rounded up to fours,)``."""
     singles: NDArray[np.float32]
     """Rows as they are in the source, sixteen side by side ``(t / 16, d rounded up to fours, 16)``, as flat memory."""
     rows: NDArray[np.float64]
@@ -55,11 +57,13 @@ def make_few_features(centers: Centers, scores: Scores, t: int) -> FewFeatures |
     d = scores.slopes.shape[1]
     points = zeros((d, WIDE))
     points[:, : len(centers.centers)] = centers.centers[:, :d].T
-    singles = zeros((t * -(-d // FEATURES_AT_ONCE) * FEATURES_AT_ONCE,), np.float32)
+    across = -(-d // FEATURES_AT_ONCE) * FEATURES_AT_ONCE
+    scales, singles = zeros((across,), np.float32), zeros((t * across,), np.float32)
+    scales[:d] = scores.scale
     rest = zeros((t * d + FEATURES_AT_ONCE,), np.float32)
     # Eight features of sums are loaded at once, some of which may lie beyond the last cluster.
     first = zeros((WIDE * d * WIDE + WIDE * WIDE,))
     return FewFeatures(
-        make_by_score(t, scores), points, singles, zeros((t * d,)), zeros((t,)), zeros((WIDE, WIDE)), first, rest,
-        address_of(rest),
+        make_by_score(t, scores), points, scales, singles, zeros((t * d,)), zeros((t,)), zeros((WIDE, WIDE)), first,
+        rest, address_of(rest),
     )  # fmt: skip

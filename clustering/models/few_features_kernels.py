@@ -43,9 +43,10 @@ def turn_few(rows, m, d, origin, way):  # type: ignore[no-untyped-def]
         Memory for rows of few features.
     """
     by = way.by
-    scale = splat(np.float32(by.scores.scale))
     across = (d + FEATURES_AT_ONCE - 1) // FEATURES_AT_ONCE * FEATURES_AT_ONCE
     for r in range(0, m, NARROW):
+        even = splat(np.float32(0.0))
+        odd = splat(np.float32(0.0))
         for j in range(0, d, FEATURES_AT_ONCE):
             c0, c1, c2, c3 = turned_four(rows, r * d + j, d)
             i = r * across + j * NARROW
@@ -53,12 +54,19 @@ def turn_few(rows, m, d, origin, way):  # type: ignore[no-untyped-def]
             store(way.singles, i + NARROW, c1)
             store(way.singles, i + 2 * NARROW, c2)
             store(way.singles, i + 3 * NARROW, c3)
-        norm = splat(np.float32(0.0))
-        for j in range(d):
-            x = (load(way.singles, r * across + j * NARROW) - repeated(origin, j)) * scale
-            store(by.columns, r * d + j * NARROW, x)
-            norm = multiply_add(x, x, norm)
-        store(by.norms, r, norm)
+            c0 = (c0 - repeated(origin, j)) * repeated(way.scales, j)
+            c1 = (c1 - repeated(origin, j + 1)) * repeated(way.scales, j + 1)
+            c2 = (c2 - repeated(origin, j + 2)) * repeated(way.scales, j + 2)
+            c3 = (c3 - repeated(origin, j + 3)) * repeated(way.scales, j + 3)
+            # Columns behind the last feature are zero. The next sixteen rows overwrite them.
+            i = r * d + j * NARROW
+            store(by.columns, i, c0)
+            store(by.columns, i + NARROW, c1)
+            store(by.columns, i + 2 * NARROW, c2)
+            store(by.columns, i + 3 * NARROW, c3)
+            even = multiply_add(c0, c0, multiply_add(c2, c2, even))
+            odd = multiply_add(c1, c1, multiply_add(c3, c3, odd))
+        store(by.norms, r, even + odd)
 
 
 @njit(**INLINED, **BARE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from clustering.models.lanes import MANY_REGISTERS, NARROW, WIDE
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+SINGLE_EPS, SINGLE_TINY, SINGLE_MAX = (float(getattr(np.finfo(np.float32), name)) for name in ("eps", "tiny", "max"))
+DOUBLE_TINY, DOUBLE_MAX = float(np.finfo(np.float64).tiny), float(np.finfo(np.float64).max)
+"""Precision and range of numbers."""
 TILE_BYTES, TILE_ROWS = 32 * 1024, (2 * NARROW if MANY_REGISTERS else NARROW, 128)
 """Size of the float64 rows of a tile, in bytes, and the least and greatest number of rows."""
 FEW_FEATURES, FEW_CENTERS = 15, 8
@@ -326,10 +330,9 @@ def score_centers(centers: Array) -> Scores:
     """
     k, d = centers.shape
     # A power of two scales without rounding. Beyond ±1000 it would leave float64 itself.
-    exponent = int(np.clip(np.frexp(np.abs(centers).max())[1], -1000, 1000))
+    exponent = max(-1000, min(1000, math.frexp(float(np.abs(centers).max()))[1]))
     slopes, offsets = slopes_and_offsets(np.ldexp(centers, -exponent))
     relative, absolute = rounding_bound(d)
-    single, double = np.finfo(np.float32), np.finfo(np.float64)
     scale = 2.0**-exponent
     # The defining distances are not scaled: where they overflow or underflow, scores must not decide either.
     square = scale * scale
@@ -343,11 +346,9 @@ def score_centers(centers: Array) -> Scores:
             reach=np.float32(float(np.sqrt(offsets[:k].max())) * 1.001),
             # The bound itself is rounded too: twice the norm and its factors, and the least score plus the bound.
             # The norm itself may be too small by its share of the rounding.
-            relative=np.float32(
-                (relative + float(single.eps)) * 1.001 / max(1.0 - (d + 4) * float(single.eps), float(single.tiny))
-            ),
-            absolute=np.float32(absolute + 8.0 * (d + 4) * float(double.tiny) * square),
-            limit=np.float32(min(float(single.max), float(double.max) * square) / 16),
+            relative=np.float32((relative + SINGLE_EPS) * 1.001 / max(1.0 - (d + 4) * SINGLE_EPS, SINGLE_TINY)),
+            absolute=np.float32(absolute + 8.0 * (d + 4) * DOUBLE_TINY * square),
+            limit=np.float32(min(SINGLE_MAX, DOUBLE_MAX * square) / 16),
         )
 
 
