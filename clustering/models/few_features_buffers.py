@@ -29,6 +29,8 @@ class FewFeatures(NamedTuple):
     """Rows less the origin, times their weights, eight side by side ``(t / 8, d, 8)``, as flat memory."""
     weights: NDArray[np.float64]
     """Weights of the rows ``(t,)``."""
+    one: NDArray[np.float64]
+    """1 ``(1,)``, which a compiler must not know, as it would make products with it something else."""
     weight: NDArray[np.float64]
     """Σw of the first rows of each eight, of their second rows, and so on ``(8, 8)``, of up to eight clusters."""
     first: NDArray[np.float64]
@@ -64,6 +66,6 @@ def make_few_features(centers: Centers, scores: Scores, t: int) -> FewFeatures |
     # Eight features of sums are loaded at once, some of which may lie beyond the last cluster.
     first = zeros((WIDE * d * WIDE + WIDE * WIDE,))
     return FewFeatures(
-        make_by_score(t, scores), points, scales, singles, zeros((t * d,)), zeros((t,)), zeros((WIDE, WIDE)), first,
-        rest, address_of(rest),
+        make_by_score(t, scores), points, scales, singles, zeros((t * d,)), zeros((t,)), np.full(1, 1.0),
+        zeros((WIDE, WIDE)), first, rest, address_of(rest),
     )  # fmt: skip

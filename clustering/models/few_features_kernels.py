@@ -11,7 +11,7 @@ import numpy as np
 from clustering.compiling import INLINED, INNER, njit
 from clustering.models.few_features_buffers import FEATURES_AT_ONCE
 from clustering.models.kernels import BARE
-from clustering.models.lane_choices import add_where, chosen
+from clustering.models.lane_choices import add_where, chosen, multiply_add_where
 from clustering.models.lane_turns import transposed, turned_four
 from clustering.models.lane_types import doubles
 from clustering.models.lanes import (
@@ -138,11 +138,13 @@ def _add_column(numbers, step, m, labels, sums, between):  # type: ignore[no-unt
 
 
 @njit(**INNER, **BARE)
-def _add_four_columns(numbers, d, m, labels, first, sums):  # type: ignore[no-untyped-def]
+def _add_four_columns(numbers, d, m, labels, first, sums, one):  # type: ignore[no-untyped-def]
     """Add up four numbers of each row in the sums of four clusters from `first` on: to find a cluster serves all four.
 
-    The arguments are addresses and numbers, and few enough to stay in registers.
+    Products with 1 are exact: half of the additions are left to the units of products. The arguments are addresses and
+    numbers, and few enough to stay in registers.
     """
+    one = repeated(one, 0)
     between = d * WIDE
     a0 = load(sums, 0)
     a1 = load(sums, between)
@@ -168,20 +170,20 @@ def _add_four_columns(numbers, d, m, labels, first, sums):  # type: ignore[no-un
         a2 = add_where(a2, x, label, first + 2.0)
         a3 = add_where(a3, x, label, first + 3.0)
         x = load(numbers, r * d + WIDE)
-        b0 = add_where(b0, x, label, first)
-        b1 = add_where(b1, x, label, first + 1.0)
-        b2 = add_where(b2, x, label, first + 2.0)
-        b3 = add_where(b3, x, label, first + 3.0)
+        b0 = multiply_add_where(one, x, b0, label, first)
+        b1 = multiply_add_where(one, x, b1, label, first + 1.0)
+        b2 = multiply_add_where(one, x, b2, label, first + 2.0)
+        b3 = multiply_add_where(one, x, b3, label, first + 3.0)
         x = load(numbers, r * d + 2 * WIDE)
         c0 = add_where(c0, x, label, first)
         c1 = add_where(c1, x, label, first + 1.0)
         c2 = add_where(c2, x, label, first + 2.0)
         c3 = add_where(c3, x, label, first + 3.0)
         x = load(numbers, r * d + 3 * WIDE)
-        d0 = add_where(d0, x, label, first)
-        d1 = add_where(d1, x, label, first + 1.0)
-        d2 = add_where(d2, x, label, first + 2.0)
-        d3 = add_where(d3, x, label, first + 3.0)
+        d0 = multiply_add_where(one, x, d0, label, first)
+        d1 = multiply_add_where(one, x, d1, label, first + 1.0)
+        d2 = multiply_add_where(one, x, d2, label, first + 2.0)
+        d3 = multiply_add_where(one, x, d3, label, first + 3.0)
     store(sums, 0, a0)
     store(sums, between, a1)
     store(sums, 2 * between, a2)
@@ -231,7 +233,7 @@ def settle_few(start, m, d, centers, weights, tile, way, adds):  # type: ignore[
     for j in range(0, long, FEATURES_AT_ONCE):
         for i in range(0, WIDE, 4):
             sums = beginning(way.first, (i * d + j) * WIDE)
-            _add_four_columns(beginning(way.rows, j * WIDE), d, m, labels, np.float64(i), sums)
+            _add_four_columns(beginning(way.rows, j * WIDE), d, m, labels, np.float64(i), sums, beginning(way.one, 0))
     for j in range(long, d):
         _add_column(beginning(way.rows, j * WIDE), d, m, labels, beginning(way.first, j * WIDE), d * WIDE)
     _add_column(beginning(way.weights, 0), 1, m, labels, beginning(way.weight, 0), WIDE)

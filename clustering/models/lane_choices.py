@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from clustering.models.lanes import DOUBLES, WIDE, intrinsic, load_from, pointer_to, splat_of
+from clustering.models.lanes import DOUBLES, WIDE, fused_of, intrinsic, load_from, pointer_to, splat_of
 
 
 @intrinsic
@@ -51,7 +53,31 @@ def add_where(typing_context, total, vector, labels, label):  # type: ignore[no-
 
     def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         total, vector, labels, label = arguments
-        among = builder.fcmp_ordered("==", labels, splat_of(builder, label, WIDE))
-        return builder.select(among, builder.fadd(total, vector), total)
+        return builder.select(_equal(builder, labels, label), builder.fadd(total, vector), total)
 
     return DOUBLES(DOUBLES, DOUBLES, DOUBLES, types.float64), code
+
+
+@intrinsic
+def multiply_add_where(typing_context, factor, vector, total, labels, label):  # type: ignore[no-untyped-def]
+    """Do as `add_where` does for the product of a vector with a factor, rounded as `lanes.multiply_add` does.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    factor, vector, total, labels
+        Vectors of doubles.
+    label
+        The label, in float64.
+    """
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        factor, vector, total, labels, label = arguments
+        return builder.select(_equal(builder, labels, label), fused_of(builder, factor, vector, total), total)
+
+    return DOUBLES(DOUBLES, DOUBLES, DOUBLES, DOUBLES, types.float64), code
+
+
+def _equal(builder: Any, labels: Any, label: Any) -> Any:
+    return builder.fcmp_ordered("==", labels, splat_of(builder, label, WIDE))
