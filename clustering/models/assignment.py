@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,6 +108,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[An
     return np.ndarray(shape, dtype, raw, -raw.ctypes.data % 64)
 
 
+@cache
 def rounding_bound(d: int) -> tuple[float, float]:
     """Bound the error of the difference of two float32 scores: relative to (‖x‖ + max‖c‖)², and absolute.
 

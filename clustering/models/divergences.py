@@ -28,8 +28,8 @@ from clustering.data.rows import in_memory_rows
 from clustering.errors import ConfigError, DataError, DomainError, nearest
 from clustering.models import difference_kernels, divergence_kernels, lloyd, soft_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
-from clustering.models.lloyd_buffers import PreparedCenters
 from clustering.models.option_names import DIVERGENCES, Divergence
+from clustering.models.prepared_centers import PreparedCenters, prepare_centers
 
 Array = NDArray[np.float64]
 Fill = Callable[[Array, Array, Array], None]
@@ -336,7 +336,7 @@ def assign_rows(
         If a row has a value that the divergence is not defined for.
     """
     check_domain(divergence, values)
-    prepared = lloyd.prepare_centers(np.zeros(centers.shape[1]), metric_points(divergence, matrix, centers))
+    prepared = prepare_centers(np.zeros(centers.shape[1]), metric_points(divergence, matrix, centers))
     for start, stop, rows in sub_blocks(values, origin):
         match divergence:
             case "mahalanobis":

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.models.lane_types import FLOAT32
 from clustering.models.lanes import NARROW, WIDE
-from clustering.models.lloyd_buffers import ByScore, Centers, PartialSums, Run, address_of, zeros
+from clustering.models.lloyd_buffers import ByScore, Centers, PartialSums, address_of, zeros
 
 PART, PART_ROWS = 3 * WIDE, 2 * NARROW
 """Parts of a squared distance, and number of rows whose parts are kept."""
@@ -49,13 +48,13 @@ class InPlace(NamedTuple):
     """Address of `rest`."""
 
 
-def make_in_place(run: Run, centers: Centers, by: ByScore, sums: PartialSums) -> InPlace | None:
+def make_in_place(centers: Centers, by: ByScore, sums: PartialSums) -> InPlace | None:
     """Make the memory for rows that are read in the source; None where they have to go through the tile.
 
     Parameters
     ----------
-    run, centers
-        Rows and centers.
+    centers
+        Centers of the pass.
     by
         Memory for labelling tiles by scores.
     sums
@@ -64,7 +63,7 @@ def make_in_place(run: Run, centers: Centers, by: ByScore, sums: PartialSums) ->
     t, d = len(by.norms), by.scores.slopes.shape[1]
     # Eight features are worked on at once, and the scale is to be a number of float32 too.
     scaled = 2.0**-100 < by.scores.scale < 2.0**100
-    if not (d % WIDE == 0 and scaled and centers.exact and (run.types == FLOAT32).all()):
+    if not (d % WIDE == 0 and scaled and centers.exact):
         return None
     copies, k = sums.weight.shape
     piece = max(PIECE, PIECE_CENTERS // k // PIECE * PIECE if copies else d)

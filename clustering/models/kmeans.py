@@ -23,10 +23,11 @@ from clustering.models.farthest import distinct_rows
 from clustering.models.kmeans_params import KMeansParams, KMeansUpdate
 from clustering.models.kmeans_passes import LloydPass, MetricPass, add_up_rows
 from clustering.models.kmeans_statistics import KMeansStatistics
-from clustering.models.lloyd import empty_labels, lloyd, prepare_centers
+from clustering.models.lloyd import empty_labels, lloyd
 from clustering.models.objective import Objective
 from clustering.models.option_names import Divergence
 from clustering.models.overflow import rank_by_divergence
+from clustering.models.prepared_centers import prepare_centers
 from clustering.models.sampling import GenerativeMixture, not_generative
 from clustering.models.starts import InitialParams, Starts
 

@@ -18,9 +18,10 @@ from clustering.models.farthest import FARTHEST, FarthestRows
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.kmeans_statistics import KMeansStatistics
 from clustering.models.lloyd import LloydSums, empty_labels, label, lloyd, start_split
-from clustering.models.lloyd_buffers import PreparedCenters, RowLabels, SplitRows
+from clustering.models.lloyd_buffers import RowLabels, SplitRows
 from clustering.models.margins import FarRows, MarginStatistics, RowMargins, SplitStatistics
 from clustering.models.option_names import Divergence
+from clustering.models.prepared_centers import PreparedCenters
 from clustering.models.recalled_buffers import Recalled
 from clustering.models.run_statistics import RunStatistics
 from clustering.models.tree import fold

@@ -9,6 +9,8 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INLINED, INNER, njit
+from clustering.models.few_features_buffers import FewFeatures
+from clustering.models.few_features_kernels import settle_few, turn_few
 from clustering.models.in_place_buffers import InPlace
 from clustering.models.kernels import BARE, CLEAR, INLINED_OVERLOAD, least_clear
 from clustering.models.lane_turns import transposed
@@ -16,6 +18,8 @@ from clustering.models.lane_types import doubles
 from clustering.models.lanes import (
     NARROW,
     WIDE,
+    beginning,
+    element,
     folded,
     lanes_up_to,
     load,
@@ -139,16 +143,19 @@ def widen_row(single, r, d, origin, rows):  # type: ignore[no-untyped-def]
     """
     if single:
         source = memory(single, np.float32)
-        for j in range(0, d, WIDE):
-            store(rows, r * d + j, doubles(source, r * d + j) - load(origin, j))
+        long = d - d % WIDE
+        for j in range(0, long, WIDE):
+            store(rows, r * rows.shape[1] + j, doubles(source, r * d + j) - load(origin, j))
+        for j in range(long, d):
+            rows[r, j] = np.float64(element(source, r * d + j)) - origin[j]
 
 
 @njit(**INLINED, **BARE)
-def _label_turned(single, tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
-    """Do as `label_by_score` does for rows that are turned into columns already; `single` as in `widen_row`."""
-    score(m, d, way, coming)
-    scores = way.scores
-    width = tile.rows.shape[1]
+def _find_near_ties(m, labels, names, norms, least, second, near, scores):  # type: ignore[no-untyped-def]
+    """Label rows by their least scores, note which ones the scores do not tell apart, and return whether there are any.
+
+    All but the last of the arguments are addresses and numbers, and few enough to stay in registers.
+    """
     square = splat(scores.reach * scores.reach)
     two = splat(np.float32(2.0))
     relative = splat(scores.relative)
@@ -156,21 +163,43 @@ def _label_turned(single, tile, m, d, centers, way, coming):  # type: ignore[no-
     limit = splat(scores.limit)
     yes = splat(np.float32(1.0))
     no = splat(np.float32(0.0))
+    some = 0
     for r in range(0, m, NARROW):
         # (a + b)² is at most 2 a² + 2 b².
-        bound = two * (load(way.norms, r) + square)
-        least = load(way.least, r)
-        clear = where_less(least + relative * bound + absolute, load(way.second, r), yes, no)
+        bound = two * (load(norms, r) + square)
+        clear = where_less(load(least, r) + relative * bound + absolute, load(second, r), yes, no)
         # Beyond the limit a score may have overflowed, so its margin means nothing. NaN fails every comparison.
-        near = lanes_up_to(where_less(bound, limit, clear, no), np.float32(0.0))
-        store(tile.labels, r, load(way.labels, r))
-        while near:
-            row = r + lowest_bit(near)
+        bits = lanes_up_to(where_less(bound, limit, clear, no), np.float32(0.0))
+        store(labels, r, load(names, r))
+        near[r // NARROW] = bits
+        some |= bits
+    return some != 0
+
+
+@njit(**INNER, **BARE)
+def _resolve_unclear(single, tile, m, d, centers, near):  # type: ignore[no-untyped-def]
+    """Label rows by the definition where `near` has a bit."""
+    width = tile.rows.shape[1]
+    for r in range(0, m, NARROW):
+        bits = near[r // NARROW]
+        while bits:
+            row = r + lowest_bit(bits)
             if row < m:
                 widen_row(single, row, d, centers.origin, tile.rows)
                 nearest, _ = _nearest(tile.rows, row * width, d, centers.centers, centers.reach)
                 tile.labels[row] = nearest
-            near &= near - 1
+            bits &= bits - 1
+
+
+@njit(**INLINED, **BARE)
+def _label_turned(single, tile, m, d, centers, way, coming):  # type: ignore[no-untyped-def]
+    """Do as `label_by_score` does for rows that are turned into columns already; `single` as in `widen_row`."""
+    score(m, d, way, coming)
+    if _find_near_ties(
+        m, beginning(tile.labels, 0), beginning(way.labels, 0), beginning(way.norms, 0), beginning(way.least, 0),
+        beginning(way.second, 0), beginning(way.near, 0), way.scores,
+    ):  # fmt: skip
+        _resolve_unclear(single, tile, m, d, centers, way.near)
 
 
 @njit(**INLINED, **BARE)
@@ -224,7 +253,7 @@ def label(single, start, m, d, centers, weights, tile, way, at, coming, sums):  
 def _label_in_one_way(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
     ways = {
         SideBySide: _label_side_by_side, ByScore: _label_by_score, InPlace: _label_in_place,
-        Recalled: _label_as_recalled,
+        FewFeatures: _label_few_features, Recalled: _label_as_recalled,
     }  # fmt: skip
     return ways[way.instance_class]
 
@@ -239,6 +268,12 @@ def _label_in_place(single, start, m, d, centers, weights, tile, way, at, coming
     turn_singles(memory(single, np.float32), m, d, centers.single_origin, by.scores, by.columns, by.norms)
     _label_turned(single, tile, m, d, centers, by, coming)
     return settle(single, start, m, d, centers, weights, tile, way.parts, sums)
+
+
+def _label_few_features(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    turn_few(memory(single, np.float32), m, d, centers.single_origin, way)
+    _label_turned(single, tile, m, d, centers, way.by, coming)
+    return settle_few(start, m, d, centers, weights, tile, way, sums.weight.shape[0] > 0)
 
 
 def _label_by_score(single, start, m, d, centers, weights, tile, way, at, coming, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001

@@ -48,19 +48,21 @@ def transposed(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyp
     return eight(*[DOUBLES] * WIDE), code
 
 
+def _quads(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    """The same four lanes of each quarter of two vectors of sixteen; those of `b` follow the four of `a`."""
+    # Lanes that stay in their quarter of a vector are moved by the cheapest instructions.
+    return shuffle_of(
+        builder, a, b, [q + i if i < 4 else NARROW + q + i - 4 for q in range(0, NARROW, 4) for i in lanes]
+    )
+
+
 def _columns_of(builder: Any, pairs: list[Any]) -> list[Any]:
     """Eight columns of sixteen rows of float32, from vectors of two rows each, as `_rows_in_pairs` makes them."""
-
-    def quads(a: Any, b: Any, lanes: list[int]) -> Any:
-        # Lanes that stay in their quarter of a vector are moved by the cheapest instructions.
-        chosen = [q + i if i < 4 else NARROW + q + i - 4 for q in range(0, NARROW, 4) for i in lanes]
-        return shuffle_of(builder, a, b, chosen)
-
     halves = []
     for a, b, c, d in (pairs[:4], pairs[4:]):
         low, high = [0, 4, 1, 5], [2, 6, 3, 7]
-        mixed = [(quads(a, b, lanes), quads(c, d, lanes)) for lanes in (low, high)]
-        halves.append([quads(*pair, lanes) for pair in mixed for lanes in ([0, 1, 4, 5], [2, 3, 6, 7])])
+        mixed = [(_quads(builder, a, b, lanes), _quads(builder, c, d, lanes)) for lanes in (low, high)]
+        halves.append([_quads(builder, *pair, lanes) for pair in mixed for lanes in ([0, 1, 4, 5], [2, 3, 6, 7])])
     return [
         shuffle_of(builder, x, y, [q + i for q in range(side, 2 * NARROW, WIDE) for i in range(4)])
         for side in (0, 4)
@@ -138,3 +140,35 @@ def turned_singles(typing_context, rows, at, step, origin, first, factor):  # ty
 
     eight = types.UniTuple(SINGLES, WIDE)  # type: ignore[no-untyped-call]
     return eight(rows, types.intp, types.intp, origin, types.intp, types.float32), code
+
+
+@intrinsic
+def turned_four(typing_context, rows, at, step):  # type: ignore[no-untyped-def]
+    """Four columns of sixteen rows of float32: a vector for each column.
+
+    Parameters
+    ----------
+    typing_context
+        Given by numba.
+    rows, at, step
+        Memory of float32, index of the first of the four in the first row, and distance between rows.
+    """
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array, at, step = arguments
+        kind, loaded = ir.VectorType(ir.FloatType(), 4), []
+        for _ in range(NARROW):
+            # Rows of others may begin anywhere in memory, so only the alignment of a byte is promised.
+            pointer = pointer_to(context, builder, rows, (array, at), kind=kind)
+            loaded.append(load_from(builder, pointer, kind, types.int8))
+            at = builder.add(at, step)
+        # Rows 0, 4, 8 and 12 side by side, rows 1, 5, 9 and 13, and so on.
+        eights = [shuffle_of(builder, loaded[i], loaded[i + 4], list(range(WIDE))) for i in (0, 1, 2, 3, 8, 9, 10, 11)]
+        a, b, c, d = (shuffle_of(builder, eights[i], eights[i + 4], list(range(NARROW))) for i in range(4))
+        low, high = [0, 4, 1, 5], [2, 6, 3, 7]
+        mixed = [(_quads(builder, a, b, lanes), _quads(builder, c, d, lanes)) for lanes in (low, high)]
+        columns = [_quads(builder, *pair, lanes) for pair in mixed for lanes in ([0, 1, 4, 5], [2, 3, 6, 7])]
+        return context.make_tuple(builder, signature.return_type, columns)
+
+    four = types.UniTuple(SINGLES, 4)  # type: ignore[no-untyped-call]
+    return four(rows, types.intp, types.intp), code

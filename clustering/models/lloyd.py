@@ -12,20 +12,20 @@ from clustering.data.rows import Rows, in_memory_rows
 from clustering.models import lloyd_kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
 from clustering.models.farthest import FarthestRows
-from clustering.models.in_place_buffers import make_in_place
+from clustering.models.few_features_buffers import FewFeatures, make_few_features
+from clustering.models.in_place_buffers import InPlace, make_in_place
+from clustering.models.lane_types import FLOAT32
 from clustering.models.lloyd_buffers import (
     ByScore,
-    PreparedCenters,
     RowLabels,
     SplitRows,
     Unsplit,
-    make_centers,
     make_run,
-    make_scores,
     make_split,
     make_sums,
     make_tile,
 )
+from clustering.models.prepared_centers import Memory, PreparedCenters, prepare_centers
 from clustering.models.recalled_buffers import Recalled
 
 Array = NDArray[np.float64]
@@ -42,17 +42,6 @@ class LloydSums(NamedTuple):
     """Σw·distance."""
     farthest: FarthestRows
     """The farthest rows of positive weight."""
-
-
-def prepare_centers(origin: Array, centers: Array) -> PreparedCenters:
-    """Prepare centers for a pass.
-
-    Parameters
-    ----------
-    origin, centers
-        Origin ``(d,)``, and centers less the origin ``(k, d)``.
-    """
-    return PreparedCenters(centers.shape[1], make_centers(origin, centers), make_scores(centers))
 
 
 def lloyd(
@@ -80,24 +69,40 @@ def lloyd(
     recalled
         Memory for labelling all rows by the labels of the pass before; None where these are not remembered.
     """
-    k, d = len(centers.centers.centers), centers.d
     # Arrays are named by their addresses, so copies must live until the kernel is done.
     run, held = make_run(blocks)
-    tile, way = make_tile(d, centers.scores)
-    sums, nodes, far = make_sums(k, d, len(blocks), most)
+    # Rows that are split or recalled are worked on in a tile.
+    in_source = split is None and recalled is None and bool((run.types == FLOAT32).all())
+    kind = in_source, len(blocks), most
+    memory = centers.spare.take(kind) or _make_memory(centers, *kind)
     out = empty_labels(0) if by_row is None else by_row
-    in_place = None
-    if isinstance(way, ByScore) and split is None and recalled is None:
-        in_place = make_in_place(run, centers.centers, way, sums)
     count = lloyd_kernels.lloyd(
-        run, centers.centers, in_place or recalled or way, tile, sums, nodes, far, out, split or Unsplit(0.0)
-    )
-    del held
-    farthest = FarthestRows(
-        far.distances[:count], far.positions[:count], far.labels[:count], far.weights[:count],
-        far.rows[far.slots[:count]],
+        run, centers.centers, recalled or memory.way, memory.tile, memory.sums, memory.nodes, memory.far, out,
+        split or Unsplit(0.0),
     )  # fmt: skip
-    return LloydSums(nodes.weight[0].copy(), nodes.first[0].copy(), float(nodes.objective[0]), farthest)
+    del held
+    nodes, far = memory.nodes, memory.far
+    # Indices copy, as the next call works in the same memory.
+    first = np.arange(count)
+    farthest = FarthestRows(
+        far.distances[first], far.positions[first], far.labels[first], far.weights[first], far.rows[far.slots[first]]
+    )
+    sums = LloydSums(nodes.weight[0].copy(), nodes.first[0, :, : centers.d].copy(), float(nodes.objective[0]), farthest)
+    centers.spare.give_back(kind, memory)
+    return sums
+
+
+def _make_memory(centers: PreparedCenters, in_source: bool, n_blocks: int, most: int | None) -> Memory:
+    """Make the memory of a call; `in_source` says whether rows of float32 may be read where they are."""
+    k, d = len(centers.centers.centers), centers.d
+    tile, way = make_tile(d, centers.scores)
+    sums, nodes, far = make_sums(k, d, n_blocks, most)
+    in_place: InPlace | FewFeatures | None = None
+    if in_source and isinstance(way, ByScore):
+        in_place = make_in_place(centers.centers, way, sums)
+    elif in_source and centers.few is not None:
+        in_place = make_few_features(centers.centers, centers.few, len(tile.labels))
+    return Memory(in_place or way, tile, sums, nodes, far)
 
 
 def start_split(n: int, centers: PreparedCenters, budgets: Array) -> SplitRows:

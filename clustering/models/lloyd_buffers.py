@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from clustering.models.lanes import MANY_REGISTERS, NARROW, WIDE
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+SINGLE_EPS, SINGLE_TINY, SINGLE_MAX = (float(getattr(np.finfo(np.float32), name)) for name in ("eps", "tiny", "max"))
+DOUBLE_TINY, DOUBLE_MAX = float(np.finfo(np.float64).tiny), float(np.finfo(np.float64).max)
+"""Precision and range of numbers."""
 TILE_BYTES, TILE_ROWS = 32 * 1024, (2 * NARROW if MANY_REGISTERS else NARROW, 128)
 """Size of the float64 rows of a tile, in bytes, and the least and greatest number of rows."""
 FEW_FEATURES, FEW_CENTERS = 15, 8
@@ -67,16 +71,6 @@ class Centers(NamedTuple):
     """Origin in float32 ``(width,)``."""
     exact: bool
     """Whether the origin is the same in float32."""
-
-
-class PreparedCenters(NamedTuple):
-    """Centers as the kernels take them, made once for a pass."""
-
-    d: int
-    """Number of features."""
-    centers: Centers
-    scores: Scores | None
-    """Centers for scores; None where distances cost less."""
 
 
 class Scores(NamedTuple):
@@ -131,6 +125,8 @@ class ByScore(NamedTuple):
     """Second least score ``(t,)``."""
     labels: NDArray[np.float32]
     """Center of the least score ``(t,)``."""
+    near: NDArray[np.int64]
+    """Which rows have another score within the bound of the least, a bit for each of sixteen ``(t / 16,)``."""
 
 
 class Tile(NamedTuple):
@@ -170,7 +166,7 @@ class Nodes(NamedTuple):
     weight: NDArray[np.float64]
     """Σw ``(h, k)``."""
     first: NDArray[np.float64]
-    """Σw·x ``(h, k, d)``."""
+    """Σw·x ``(h, k, width)``."""
     objective: NDArray[np.float64]
     """Σw·distance ``(h,)``."""
 
@@ -310,7 +306,18 @@ def make_scores(centers: Array) -> Scores | None:
     """
     k, d = centers.shape
     # Both ways give the same labels and distances, so the choice is one of speed alone.
-    return None if d <= FEW_FEATURES and k <= FEW_CENTERS else score_centers(centers)
+    return None if are_few(k, d) else score_centers(centers)
+
+
+def are_few(k: int, d: int) -> bool:
+    """Return whether all distances of a row cost less than scores in a tile.
+
+    Parameters
+    ----------
+    k, d
+        Number of clusters and of features.
+    """
+    return d <= FEW_FEATURES and k <= FEW_CENTERS
 
 
 def score_centers(centers: Array) -> Scores:
@@ -323,10 +330,9 @@ def score_centers(centers: Array) -> Scores:
     """
     k, d = centers.shape
     # A power of two scales without rounding. Beyond ±1000 it would leave float64 itself.
-    exponent = int(np.clip(np.frexp(np.abs(centers).max())[1], -1000, 1000))
+    exponent = max(-1000, min(1000, math.frexp(float(np.abs(centers).max()))[1]))
     slopes, offsets = slopes_and_offsets(np.ldexp(centers, -exponent))
     relative, absolute = rounding_bound(d)
-    single, double = np.finfo(np.float32), np.finfo(np.float64)
     scale = 2.0**-exponent
     # The defining distances are not scaled: where they overflow or underflow, scores must not decide either.
     square = scale * scale
@@ -340,11 +346,9 @@ def score_centers(centers: Array) -> Scores:
             reach=np.float32(float(np.sqrt(offsets[:k].max())) * 1.001),
             # The bound itself is rounded too: twice the norm and its factors, and the least score plus the bound.
             # The norm itself may be too small by its share of the rounding.
-            relative=np.float32(
-                (relative + float(single.eps)) * 1.001 / max(1.0 - (d + 4) * float(single.eps), float(single.tiny))
-            ),
-            absolute=np.float32(absolute + 8.0 * (d + 4) * float(double.tiny) * square),
-            limit=np.float32(min(float(single.max), float(double.max) * square) / 16),
+            relative=np.float32((relative + SINGLE_EPS) * 1.001 / max(1.0 - (d + 4) * SINGLE_EPS, SINGLE_TINY)),
+            absolute=np.float32(absolute + 8.0 * (d + 4) * DOUBLE_TINY * square),
+            limit=np.float32(min(SINGLE_MAX, DOUBLE_MAX * square) / 16),
         )
 
 
@@ -387,10 +391,23 @@ def make_tile(d: int, scores: Scores | None) -> tuple[Tile, SideBySide | ByScore
     tile = Tile(zeros((t, width)), zeros((t,)), zeros((t,)))
     if scores is None:
         return tile, SideBySide(zeros((width, NARROW)), zeros((t,)))
+    return tile, make_by_score(t, scores)
+
+
+def make_by_score(t: int, scores: Scores) -> ByScore:
+    """Make the memory for labelling tiles by scores.
+
+    Parameters
+    ----------
+    t
+        Number of rows of a tile.
+    scores
+        Centers for scores.
+    """
     norms, least, second, labels = (zeros((t,), np.float32) for _ in range(4))
     # Rows are turned eight features at a time, so the last ones may reach beyond the last feature.
-    columns = zeros((t * d + WIDE * NARROW,), np.float32)
-    return tile, ByScore(scores, columns, norms, least, second, labels)
+    columns = zeros((t * scores.slopes.shape[1] + WIDE * NARROW,), np.float32)
+    return ByScore(scores, columns, norms, least, second, labels, zeros((-(-t // NARROW),), np.int64))
 
 
 def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialSums, Nodes, FarthestBuffer]:
@@ -409,16 +426,16 @@ def make_sums(k: int, d: int, n_blocks: int, most: int | None) -> tuple[PartialS
     if most is None:
         return (
             PartialSums(zeros((0, 1)), zeros((0, 1, width))),
-            Nodes(np.zeros(2, np.int64), np.zeros((2, 1)), np.zeros((2, 1, d)), np.zeros(2)),
+            Nodes(np.zeros(2, np.int64), np.zeros((2, 1)), zeros((2, 1, width)), np.zeros(2)),
             _farthest_buffer(1, d),
         )
     # Copies of many sums would push the tile out of the cache.
-    copies = 4 if k * width <= COPIED_SUMS else 1
+    copies = WIDE if are_few(k, d) else 4 if k * width <= COPIED_SUMS else 1
     # One node of each level may wait, and one more is being made.
     height = n_blocks.bit_length() + 1
     return (
         PartialSums(zeros((copies, k)), zeros((copies, k, width))),
-        Nodes(np.zeros(height, np.int64), np.zeros((height, k)), np.zeros((height, k, d)), np.zeros(height)),
+        Nodes(np.zeros(height, np.int64), np.zeros((height, k)), zeros((height, k, width)), np.zeros(height)),
         _farthest_buffer(most, d),
     )
 

@@ -11,12 +11,25 @@ import numpy as np
 from numba.extending import overload
 
 from clustering.compiling import INLINED, INNER, njit
+from clustering.models.few_features_buffers import FewFeatures
+from clustering.models.few_features_kernels import end_few
 from clustering.models.filling_kernels import fill
 from clustering.models.in_place_buffers import InPlace
 from clustering.models.kernels import BARE, OVERLOAD
 from clustering.models.labelling_kernels import label, widen_row
 from clustering.models.lane_types import ELEMENT_BYTES
-from clustering.models.lanes import NARROW, WIDE, element, lanes_up_to, load, lowest_bit, memory, splat, where_less
+from clustering.models.lanes import (
+    NARROW,
+    WIDE,
+    element,
+    lanes_up_to,
+    load,
+    lowest_bit,
+    memory,
+    splat,
+    store,
+    where_less,
+)  # fmt: skip
 from clustering.models.lloyd_buffers import Coming
 from clustering.models.margin_kernels import end_part, fold
 from clustering.models.recalling_kernels import recall
@@ -33,12 +46,13 @@ def _take_rows(run, b, start, m, d, centers, tile, way):  # type: ignore[no-unty
 
 @overload(_take_rows, jit_options=OVERLOAD)  # type: ignore[arg-type]
 def _take_rows_by_way(run, b, start, m, d, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    return _rows_in_place if way.instance_class is InPlace else _rows_in_tile
+    return _rows_in_place if way.instance_class in (InPlace, FewFeatures) else _rows_in_tile
 
 
 def _rows_in_place(run, b, start, m, d, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
     address = run.values[b] + start * d * 4
-    if m % NARROW == 0:
+    # Four features or more are loaded at once.
+    if m % NARROW == 0 and (d % 4 == 0 or start + m < run.lengths[b]):
         return address
     rows = memory(address, np.float32)
     for i in range(m * d):
@@ -49,6 +63,24 @@ def _rows_in_place(run, b, start, m, d, centers, tile, way):  # type: ignore[no-
 def _rows_in_tile(run, b, start, m, d, centers, tile, way):  # type: ignore[no-untyped-def]  # noqa: ARG001
     fill(run.values[b], run.types[b], start, m, run.lengths[b], d, centers.origin, tile)
     return 0
+
+
+def _end_sums(way, d, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """Bring the sums of some rows together, if they are kept elsewhere."""
+    raise TypeError("_end_sums is part of compiled code, and no function of Python")
+
+
+@overload(_end_sums, jit_options=OVERLOAD)  # type: ignore[arg-type]
+def _end_sums_by_way(way, d, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    return _end_few_features if way.instance_class is FewFeatures else _end_nothing
+
+
+def _end_few_features(way, d, sums):  # type: ignore[no-untyped-def]
+    end_few(way, d, sums)
+
+
+def _end_nothing(way, d, sums):  # type: ignore[no-untyped-def]
+    pass
 
 
 @njit(inline="always", **BARE)
@@ -124,6 +156,7 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
     """Add the rows of block `b` to a node of zeros, and return the number of farthest rows."""
     t = tile.rows.shape[0]
     copies, k = sums.weight.shape
+    width = sums.first.shape[2]
     d = far.rows.shape[1]
     n = run.lengths[b]
     size = ELEMENT_BYTES[run.types[b]]
@@ -149,6 +182,8 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
                     out.distances[done + start + r] = tile.distances[r]
         objective += part
         end_part(split)  # type: ignore[no-untyped-call]
+        if copies:
+            _end_sums(way, d, sums)  # type: ignore[no-untyped-call]
         for i in range(k if copies else 0):
             for c in range(copies):
                 # Many clusters have none of these rows. To skip them changes no bit.
@@ -156,10 +191,10 @@ def _add_block(run, b, centers, way, tile, sums, nodes, node, far, count, out, d
                     continue
                 nodes.weight[node, i] += sums.weight[c, i]
                 sums.weight[c, i] = 0.0
-                for j in range(d):
-                    nodes.first[node, i, j] += sums.first[c, i, j]
-                for j in range(sums.first.shape[2]):
-                    sums.first[c, i, j] = 0.0
+                for j in range(0, width, WIDE):
+                    p, q = (node * k + i) * width + j, (c * k + i) * width + j
+                    store(nodes.first, p, load(nodes.first, p) + load(sums.first, q))
+                    store(sums.first, q, splat(0.0))
     nodes.objective[node] = objective
     return count
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.models.lloyd_buffers import ByScore, PreparedCenters, Tile, make_tile, score_centers
+from clustering.models.lloyd_buffers import ByScore, Tile, make_tile, score_centers
+from clustering.models.prepared_centers import PreparedCenters
 
 Array = NDArray[np.float64]
 

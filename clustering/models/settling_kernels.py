@@ -133,12 +133,18 @@ def add_up(start, m, weights, tile, sums):  # type: ignore[no-untyped-def]
         store(sums.first, p, load(sums.first, p) + factor * load(tile.rows, r * width))
         for j in range(WIDE, width, WIDE):
             store(sums.first, p + j, load(sums.first, p + j) + factor * load(tile.rows, r * width + j))
-    return _cost(start, m, weights, tile)
+    return cost(start, m, weights, tile)
 
 
 @njit(**INLINED, **BARE)
-def _cost(start, m, weights, tile):  # type: ignore[no-untyped-def]
-    """Add up w·distance of the rows of a tile."""
+def cost(start, m, weights, tile):  # type: ignore[no-untyped-def]
+    """Add up w·distance of the rows of a tile.
+
+    Parameters
+    ----------
+    start, m, weights, tile
+        As in `add_up`.
+    """
     each = memory(weights, np.float64)
     total = splat(0.0)
     whole = m - m % WIDE
@@ -177,24 +183,27 @@ def settle(single, start, m, d, centers, weights, tile, parts, sums):  # type: i
     long = d - d % (2 * WIDE)
     each = memory(weights, np.float64)
     turns = copies - 1, k * d
+    # Indices of memory are not tested for being negative, as those of arrays are.
+    places = beginning(parts.places, 0)
+    factors = beginning(parts.factors, 0)
+    weight = beginning(sums.weight, 0)
     for begin in range(0, m, PART_ROWS):
         count = min(m - begin, PART_ROWS)
         for r in range(count):
             label = int(element(tile.labels, begin + r))
             w = element(each, start + begin + r) if weights else 1.0
-            parts.places[r] = label * d
-            parts.factors[r] = w
+            places[r] = label * d
+            factors[r] = w
             if adds:
-                sums.weight[r & (copies - 1), label] += w
+                weight[(r & (copies - 1)) * k + label] += w
         _settle_features(
             beginning(memory(single, np.float32), begin * d), count, long, d, parts.piece,
-            beginning(centers.centers, 0), beginning(centers.origin, 0), beginning(parts.places, 0),
-            beginning(parts.factors, 0), beginning(parts.squares, 0), beginning(sums.first, 0), turns,
-            beginning(parts.minus, 0), adds,
+            beginning(centers.centers, 0), beginning(centers.origin, 0), places,
+            factors, beginning(parts.squares, 0), beginning(sums.first, 0), turns, beginning(parts.minus, 0), adds,
         )  # fmt: skip
         for r in range(0, count, WIDE):
             store(tile.distances, begin + r, _fold_parts(beginning(parts.squares, r * PART), long, d))
-    return _cost(start, m, weights, tile) if adds else 0.0
+    return cost(start, m, weights, tile) if adds else 0.0
 
 
 @njit(**INLINED, **BARE)
@@ -253,8 +262,8 @@ def _settle_sixteen(rows, count, d, points, origin, places, factors, parts, sums
         y = doubles(rows, r * d + WIDE) - load(origin, WIDE)
         t = multiply_add(load(points, c), less, x)
         u = multiply_add(load(points, c + WIDE), less, y)
-        store(parts, r * PART, t * t)
-        store(parts, r * PART + WIDE, u * u)
+        # The other half of the sixteen sums stays zero.
+        store(parts, r * PART, t * t + u * u)
         if adds:
             factor = repeated(factors, r)
             p = c + (r & turns[0]) * turns[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from clustering.models.lane_turns import turned, turned_singles
+from clustering.models.lane_turns import turned, turned_four, turned_singles
 from clustering.models.lanes import NARROW, WIDE, store
 
 
@@ -36,3 +36,17 @@ def test_rows_of_float32_become_columns_less_their_origin() -> None:
     out = np.empty((WIDE, NARROW), np.float32)
     _turn_singles(rows, first, width, origin, first, np.float32(0.25), out)
     np.testing.assert_array_equal(out, (0.25 * (rows - origin)[:, first : first + WIDE]).T)
+
+
+@njit
+def _turn_four(rows, at, step, out):  # type: ignore[no-untyped-def]
+    for i, column in enumerate(turned_four(rows, at, step)):
+        store(out, i * NARROW, column)
+
+
+def test_four_features_of_sixteen_rows_become_columns() -> None:
+    width, first = 7, 3
+    rows = np.random.default_rng(0).standard_normal((NARROW, width), np.float32)
+    out = np.empty((4, NARROW), np.float32)
+    _turn_four(rows, first, width, out)
+    np.testing.assert_array_equal(out, rows[:, first : first + 4].T)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,13 +11,16 @@ from clustering.data.rows import Rows, in_memory_rows, unit_weights
 from clustering.models import kernels
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
-from clustering.models.lloyd import LloydSums, empty_labels, label, lloyd, prepare_centers
+from clustering.models.lloyd import LloydSums, empty_labels, label, lloyd
+from clustering.models.prepared_centers import prepare_centers
 from clustering.models.tree import fold
 from tests.brute import least_distances
 
 DTYPES = ("float64", "float32", "float16", ">f2", ">f4", "uint8", "int16", "int64", "bool")
 # From one feature to more than the width of a tile: side by side, and by scores of one vector or several.
 SHAPES = [(1, 1), (2, 3), (3, 90), (7, 2), (8, 8), (15, 70), (16, 2), (17, 4), (31, 16), (32, 17), (64, 9), (300, 40)]
+FEW_SHAPES = [(1, 1), (2, 8), (3, 5), (4, 8), (5, 3), (8, 7), (11, 4), (15, 8)]
+IN_PLACE_SHAPES = [(8, 9), (16, 2), (16, 70), (24, 5), (64, 9), (136, 12), (272, 3), (400, 80)]
 shapes = pytest.mark.parametrize(("d", "k"), SHAPES, ids=[f"d{d}-k{k}" for d, k in SHAPES])
 
 
@@ -143,7 +148,7 @@ def single_problem(rng: np.random.Generator, d: int, k: int, scale: float) -> tu
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e38])
-@pytest.mark.parametrize(("d", "k"), [(8, 9), (16, 2), (16, 70), (24, 5), (64, 9), (136, 12), (272, 3), (400, 80)])
+@pytest.mark.parametrize(("d", "k"), [*FEW_SHAPES, *IN_PLACE_SHAPES])
 def test_rows_that_are_read_in_the_source_give_the_bits_of_those_in_a_tile(
     d: int, k: int, scale: float, rng: np.random.Generator
 ) -> None:
@@ -162,6 +167,37 @@ def test_rows_that_are_read_in_the_source_give_the_bits_of_those_in_a_tile(
             for by_row in (beside, only):
                 np.testing.assert_array_equal(by_row.labels, beside_double.labels)
                 np.testing.assert_array_equal(by_row.distances, beside_double.distances)
+
+
+def test_blocks_with_and_without_weights_share_a_call(rng: np.random.Generator) -> None:
+    values, weights, origin, centers = single_problem(rng, 4, 8, 1.0)
+    prepared = prepare_centers(origin, centers)
+    unit = np.broadcast_to(np.float64(1), (len(values),))
+    one = lloyd([in_memory_rows(values, own) for own in (weights, unit)], prepared, 5)
+    # The second call works in the memory of the first, and in rows of another type there is none to share.
+    again = lloyd([in_memory_rows(values, own) for own in (weights, unit)], prepared, 5)
+    double = lloyd([in_memory_rows(values.astype(np.float64), own) for own in (weights, unit)], prepared, 5)
+    for other in (again, double):
+        assert_same_sums(one, other)
+
+
+def test_memory_of_a_call_is_not_what_it_returned(rng: np.random.Generator) -> None:
+    values = random_values(rng, "float32", 500, 4)
+    prepared = prepare_centers(np.zeros(4), values[:8].astype(np.float64))
+    one = lloyd([in_memory_rows(values)], prepared, 5)
+    kept = [np.copy(array) for array in (one.weight, one.first, *one.farthest)]
+    lloyd([in_memory_rows(values[::-1] * 2)], prepared, 5)
+    for before, after in zip(kept, (one.weight, one.first, *one.farthest), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_memory_stays_in_its_process(rng: np.random.Generator) -> None:
+    values = random_values(rng, "float32", 500, 4)
+    prepared = prepare_centers(np.zeros(4), values[:8].astype(np.float64))
+    one = lloyd([in_memory_rows(values)], prepared, 5)
+    copied = pickle.loads(pickle.dumps(prepared))
+    assert copied.spare.take((True, 1, 5)) is None
+    assert_same_sums(one, lloyd([in_memory_rows(values)], copied, 5))
 
 
 def assert_same_sums(one: LloydSums, other: LloydSums) -> None:
