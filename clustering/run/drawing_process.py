@@ -135,9 +135,8 @@ def _serve(connection: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        load_module(PAGE)
-        # The first drawing of a process takes longest, and there is time for it now.
-        load_module("clustering.report.figures").drawn("", "", "", "", lambda canvas: canvas.add_subplot())
+        # There is time for it now.
+        load_module(PAGE).rehearse()
         stream = connection.makefile("rwb")
         fitted, source, path, labels = _receive(stream)
         drawing = EarlyDrawing(fitted, source, path, labels=labels)
