@@ -407,9 +407,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 1 if isinstance(error, BrokenPipeError) else _fail(f"cannot print: {exit_status(error)[1]}", 1)
         # Python flushes stdout again when it exits, and would print an error. It flushes to /dev/null instead.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    # Python searches all objects for garbage when it exits, which takes longer than a small job. The memory of the
-    # process is given back all the same.
-    gc.freeze()
     sys.exit(code)
 
 
