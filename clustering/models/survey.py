@@ -29,6 +29,8 @@ WIDEST_COVARIANCE = 1024
 
 MOST_SAMPLES = 32
 """Samples of parts of the rows that are kept side by side."""
+SIDE_BYTES = 128 * 2**20
+"""Size up to which they are kept so, even if they hold more rows than the sample will; a sample may be as large."""
 
 
 class RowSample(NamedTuple):
@@ -221,9 +223,10 @@ class Survey:
         )
 
     def _joined_samples(self, other: Survey) -> tuple[RowSample, ...]:
-        """Join the samples of both where they are many or hold too many rows; to join is to copy rows."""
+        """Join the samples of both where they are many, or hold too many and large rows; to join is to copy rows."""
         samples = self.samples + other.samples
-        if len(samples) <= MOST_SAMPLES and sum(len(sample.weights) for sample in samples) <= self.sample_rows:
+        fits = sum(len(sample.weights) for sample in samples) <= self.sample_rows
+        if len(samples) <= MOST_SAMPLES and (fits or sum(sample.values.nbytes for sample in samples) <= SIDE_BYTES):
             return samples
         return (RowSample.joined(samples, self.sample_rows),)
 
