@@ -33,7 +33,7 @@ from zarr.storage import MemoryStore, WrapperStore
 
 from clustering import compat, compiling
 from clustering.execution.slurm import jobqueue
-from clustering_flows.compat import load_block
+from clustering_flows.compat import end_process, load_block
 
 VALUES = np.arange(12.0).reshape(4, 3)
 
@@ -327,3 +327,26 @@ def test_linked_functions_skip_passes_that_numba_has() -> None:
 
     skipped = {"inline_closure_likes", "nopython_rewrites"}
     assert passes() - passes(**compiling.INNER) == skipped
+
+
+# Python
+
+
+def test_a_process_ends_after_its_threads_and_all_that_waits_for_its_end() -> None:
+    program = f"""
+import atexit, threading, time
+from {end_process.__module__} import end_process
+
+class Kept:
+    def __del__(self):
+        print("modules are taken apart")
+
+kept = Kept()
+atexit.register(print, "then what waits for the end")
+threading.Thread(target=lambda: (time.sleep(0.2), print("threads first"))).start()
+end_process(3)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stdout.splitlines() == ["threads first", "then what waits for the end"]
+    assert not done.stderr

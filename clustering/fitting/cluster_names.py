@@ -6,6 +6,7 @@ import colorsys
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,12 @@ class ClusterNames:
         """The smallest signed integer type that holds all ids, and −1 for masked cells."""
         return next(np.dtype(t) for t in ("i1", "i2", "i4", "i8") if self.ids.max() <= np.iinfo(t).max)
 
-    @property
+    @cached_property
     def display_names(self) -> list[str]:
         """Name of each cluster for plots and tables; its id where it has no name."""
         return [self.names.get(int(i), str(i)) for i in self.ids]
 
-    @property
+    @cached_property
     def hex_colours(self) -> list[str]:
         """Colour of each cluster as ``#rrggbb``; the default colour of its id where users chose none."""
         return [self.colours.get(int(i)) or default_colour(int(i)) for i in self.ids]

@@ -29,6 +29,9 @@ WIDEST_COVARIANCE = 1024
 
 MOST_SAMPLES = 32
 """Samples of parts of the rows that are kept side by side."""
+SIDE_ROWS, SIDE_BYTES = 4, 128 * 2**20
+"""They are kept so even if they hold more rows than the sample will: up to so many times as many, and up to this size,
+which a sample may have."""
 
 
 class RowSample(NamedTuple):
@@ -221,9 +224,11 @@ class Survey:
         )
 
     def _joined_samples(self, other: Survey) -> tuple[RowSample, ...]:
-        """Join the samples of both where they are many or hold too many rows; to join is to copy rows."""
+        """Join the samples of both where they are many, or hold too many and large rows; to join is to copy rows."""
         samples = self.samples + other.samples
-        if len(samples) <= MOST_SAMPLES and sum(len(sample.weights) for sample in samples) <= self.sample_rows:
+        rows = sum(len(sample.weights) for sample in samples)
+        small = rows <= SIDE_ROWS * self.sample_rows and sum(one.values.nbytes for one in samples) <= SIDE_BYTES
+        if len(samples) <= MOST_SAMPLES and (rows <= self.sample_rows or small):
             return samples
         return (RowSample.joined(samples, self.sample_rows),)
 

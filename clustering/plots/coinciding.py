@@ -37,14 +37,15 @@ def coinciding(curves: Array) -> Groups:
     finite = np.where(np.isfinite(curves), curves, 0.0)
     # Halves cannot overflow where the range of all curves would.
     limit = CLOSE * (finite.max() / 2 - finite.min() / 2)
+    halves = finite / 2
     groups: list[tuple[int, ...]] = []
-    rest = list(range(len(curves)))
-    while rest:
-        first, *others = rest
-        same = [i for i in others if np.abs(finite[i] / 2 - finite[first] / 2).max(initial=0.0) <= limit]
-        if same:
-            groups.append((first, *same))
-        rest = [i for i in others if i not in same]
+    rest = np.arange(len(curves))
+    while len(rest):
+        # The first one is close to itself.
+        close = np.abs(halves[rest] - halves[rest[0]]).max(axis=1, initial=0.0) <= limit
+        if close.sum() > 1:
+            groups.append(tuple(rest[close].tolist()))
+        rest = rest[~close]
     return tuple(groups)
 
 

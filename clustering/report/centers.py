@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
 
 from clustering.fitting.center_fields import center_fields
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
-from clustering.plots.centers import MAPS, Form, centers, departures_show_more, form_of
+from clustering.plots.centers import MAPS, Form, centers, departures_show_more, form_of, largest
 from clustering.plots.positions import with_units
 from clustering.plots.profiles import BANDS
 from clustering.plots.rows import SampledRows
@@ -72,6 +73,23 @@ def draw(fitted: FittedModel, clusters: ClusterNames, sample: SampledRows | None
                 alt = f"{min(k, MAPS)} maps of {title} with one colour scale, a cluster each."
                 figures.append(drawn(f"{key}-{place}", head, caption + words, alt, made, wide=True))
     return figures
+
+
+def shares_shown(fitted: FittedModel) -> NDArray[Any]:
+    """Return what a figure of the centers shows of the shares of the clusters: which are largest, or the shares.
+
+    Parameters
+    ----------
+    fitted
+        Fitted model.
+    """
+    match form_of(fitted):
+        case "maps":
+            return largest(fitted)
+        case "swatches":
+            return fitted.shares
+        case _:
+            return np.empty(0)
 
 
 def _alt(fitted: FittedModel, form: Form) -> str:

@@ -12,7 +12,6 @@ from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.objective import Objective
 from clustering.plots import curves, single_rows
-from clustering.plots.centers import largest
 from clustering.plots.rows import distances
 from clustering.report import centers, samples
 from clustering.report.figures import Figure, drawn
@@ -77,7 +76,7 @@ class ModelFigures:
     def are_of(self, fitted: FittedModel, clusters: ClusterNames) -> bool:
         """Return whether drawing now would give the same figures, after a label pass, which changes no params.
 
-        Users may name clusters while a run goes on, and the pass may measure that other clusters are the largest.
+        Users may name clusters while a run goes on, and the pass may measure other shares of the clusters.
 
         Parameters
         ----------
@@ -85,7 +84,7 @@ class ModelFigures:
             As for `draw`.
         """
         return (
-            np.array_equal(largest(self.fitted), largest(fitted))
+            np.array_equal(centers.shares_shown(self.fitted), centers.shares_shown(fitted), equal_nan=True)
             and np.array_equal(self.clusters.ids, clusters.ids)
             and self.clusters.display_names == clusters.display_names
             and self.clusters.hex_colours == clusters.hex_colours

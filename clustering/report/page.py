@@ -14,10 +14,10 @@ from clustering.deferred import xr
 from clustering.fitting.cluster_names import ClusterNames, default_colour
 from clustering.fitting.fitted_model import FittedModel
 from clustering.report import label_figures, model_figures, tables
-from clustering.report.figures import Figure
+from clustering.report.figures import Figure, drawn
 from clustering.report.model_figures import ModelFigures
 from clustering.report.samples import PlottedRows
-from clustering.report.template import fill
+from clustering.report.template import compile_templates, fill
 from clustering.report.units import duration, size
 from clustering.report.words import answer, number, standing, utc
 
@@ -26,6 +26,12 @@ PARTS = {
     "details": "Details",
 }  # fmt: skip
 """Sections of the page, in their order."""
+
+
+def rehearse() -> None:
+    """Draw a small map and compile the templates: the first drawing and the first page of a process take longest."""
+    drawn("", "", "", "", lambda canvas: canvas.add_subplot().pcolormesh([[0.0]]))
+    compile_templates()
 
 
 def draw(

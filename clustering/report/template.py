@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -31,6 +32,25 @@ def fill(template: str, drawn: Sequence[Figure], **content: Any) -> str:
     **content
         Values of the template.
     """
+    # Rules of style hold no text from users, only colours that a pattern has matched.
+    halos = Markup(halo_rules([figure.drawing for figure in drawn]))
+    return (
+        _environment()
+        .get_template(template)
+        .render(generator=f"{GENERATOR} {version(GENERATOR)}", halos=halos, **content)
+    )
+
+
+def compile_templates() -> None:
+    """Compile all templates, which takes longer than to fill one in."""
+    environment = _environment()
+    for name in environment.list_templates(("html", "css")):
+        environment.get_template(name)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """Make the environment of the templates, which keeps compiled ones."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clustering.report", "."),
         # Names of variables and clusters come from users, and must not become HTML.
@@ -42,11 +62,7 @@ def fill(template: str, drawn: Sequence[Figure], **content: Any) -> str:
     )
     environment.filters["number"] = number
     environment.filters["short"] = _short
-    # Rules of style hold no text from users, only colours that a pattern has matched.
-    halos = Markup(halo_rules([figure.drawing for figure in drawn]))
-    return environment.get_template(template).render(
-        generator=f"{GENERATOR} {version(GENERATOR)}", halos=halos, **content
-    )
+    return environment
 
 
 def is_page(content: bytes) -> bool:

@@ -24,8 +24,9 @@ from clustering.deferred import load_module
 from clustering.fitting.fitted_model import FittedModel
 from clustering.models.param_arrays import params_to_arrays
 from clustering.run.drawing import PAGE, EarlyDrawing
-from clustering.run.report import write_report
+from clustering.run.report import draw_figures, write_page
 from clustering.storage.bucket_output import BucketOutput
+from clustering.storage.names_file import load_cluster_names
 from clustering.storage.output import Output
 from clustering.storage.paths import StoragePath
 
@@ -83,23 +84,27 @@ class DrawingProcess:
             self._begun = self._send((fitted, source, output.path, labels))
         return self._begun
 
-    def write(
-        self,
-        fitted: FittedModel,
-        record: Mapping[str, Any],
-        folder: StoragePath,
-        source: Source,
-        config: JobConfig,
-        output: Output | BucketOutput,
-    ) -> bool:
-        """Write the report, and return whether that was possible.
+    def labelled(self, fitted: FittedModel, folder: StoragePath) -> None:
+        """Begin to draw the figures that need labels, which are written now.
 
         Parameters
         ----------
-        fitted, record, folder, source, config, output
-            As for `write_report`.
+        fitted
+            Fitted model, with what the label pass has measured.
+        folder
+            Folder of the run.
         """
-        if not self._begun or not self._send((fitted, record, folder, source, config, output)):
+        self._begun = self._begun and self._send((fitted, folder))
+
+    def write(self, record: Mapping[str, Any], config: JobConfig, output: Output | BucketOutput) -> bool:
+        """Write the report with the figures that are drawn, and return whether that was possible.
+
+        Parameters
+        ----------
+        record, config, output
+            As for `write_page`.
+        """
+        if not self._begun or not self._send((record, config, output)):
             return False
         try:
             return bool(_receive(self._stream))
@@ -135,18 +140,20 @@ def _serve(connection: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        load_module(PAGE)
-        # The first drawing of a process takes longest, and there is time for it now.
-        load_module("clustering.report.figures").drawn("", "", "", "", lambda canvas: canvas.add_subplot())
+        # There is time for it now.
+        load_module(PAGE).rehearse()
         stream = connection.makefile("rwb")
         fitted, source, path, labels = _receive(stream)
         drawing = EarlyDrawing(fitted, source, path, labels=labels)
-        fitted, record, folder, source, config, output = _receive(stream)
-        written = True
-        try:
-            write_report(fitted, record, folder, source, config, output, drawing)
-        except Exception:
-            written = False
+        fitted, folder = _receive(stream)
+        drawn, written = None, False
+        with suppress(Exception):
+            drawn = draw_figures(fitted, folder, source, load_cluster_names(path, fitted.ids), drawing.figures())
+        record, config, output = _receive(stream)
+        with suppress(Exception):
+            if drawn is not None:
+                write_page(fitted, record, folder, config, output, *drawn)
+                written = True
         pickle.dump(written, stream)
         stream.flush()
     finally:

@@ -79,6 +79,8 @@ def label_rows(
             result = result.labelled_on_all(sums)
         elif job.follows:
             result = result.labelled_over(sums, job.plan.cells)
+    if isinstance(drawing, DrawingProcess):
+        drawing.labelled(result, folder)
     # The model comes after the labels, because their pass measures the objective and sizes that it holds.
     write_model(result, folder / "model.zarr", provenance(job, checkpoint.run))
     seconds = {**checkpoint.seconds, "label": time.perf_counter() - began}
@@ -123,6 +125,8 @@ def label_with(
     drawing = _begin_drawing(job, fresh, process)
     sums, _, result = _write_labels(job, runner, fresh, folder, watch)
     result = result.labelled_over(sums, job.plan.cells)
+    if isinstance(drawing, DrawingProcess):
+        drawing.labelled(result, folder)
     write_model(result, folder / "model.zarr", provenance(job, run))
     rows, seconds = result.summary.count, {"label": time.perf_counter() - began}
     compared = None if job.previous is None else job.previous.compare(result, sums, None)

@@ -111,7 +111,7 @@ def _draw_report(job: PreparedJob, labelled: LabelledRun, record: Mapping[str, A
     """Write the report, and return its figures; those that a process has drawn stay there."""
     contents = labelled.fitted, record, labelled.folder, job.source, job.config, job.output
     if isinstance(labelled.drawing, DrawingProcess):
-        return [] if labelled.drawing.write(*contents) else write_report(*contents)
+        return [] if labelled.drawing.write(record, job.config, job.output) else write_report(*contents)
     return write_report(*contents, labelled.drawing)
 
 

@@ -75,12 +75,33 @@ def write_report(
     """
     # Drawing needs matplotlib, which a job without a report never loads.
     load_module(PAGE)
-    from clustering.report.page import render
-
     # Two threads that draw at once would only take turns.
     early = None if drawing is None else drawing.figures()
     names = load_cluster_names(output.path, result.ids)
-    figures, clusters = draw_figures(result, folder, source, names, early)
+    return write_page(result, record, folder, config, output, *draw_figures(result, folder, source, names, early))
+
+
+def write_page(
+    result: FittedModel,
+    record: Mapping[str, Any],
+    folder: StoragePath,
+    config: JobConfig,
+    output: Output | BucketOutput,
+    drawn: list[Figure],
+    clusters: ClusterNames,
+) -> list[Figure]:
+    """Write the report of a run whose figures are drawn, with those that compare versions, and return all figures.
+
+    Parameters
+    ----------
+    result, record, folder, config, output
+        As for `write_report`.
+    drawn, clusters
+        From `draw_figures`.
+    """
+    from clustering.report.page import render
+
+    figures = list(drawn)
     if record.get("comparison"):
         from clustering.report.drift import drift_figure, transitions_figure
 

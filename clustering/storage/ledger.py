@@ -85,7 +85,9 @@ class Ledger:
         file, position = self._file(index), None if self.fingerprints is None else self._position(index)
         where = {} if position is None else {"start": np.array(position.start), "grid": np.array(position.grid)}
         by_name = dict(zip(self.kinds, statistics, strict=True))
-        write_bytes(file, pack_statistics(by_name, name=np.frombuffer(file.name.encode(), np.uint8), **where))
+        content = pack_statistics(by_name, name=np.frombuffer(file.name.encode(), np.uint8), **where)
+        # Like the labels of its block, a record is synced before the switch. One that a power cut damages is ignored.
+        write_bytes(file, content, synced=False)
 
     def drop(self, index: int) -> None:
         """Remove a record.

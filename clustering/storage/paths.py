@@ -252,7 +252,7 @@ def _plain(content: Any) -> Any:
     return content
 
 
-def write_bytes(path: StoragePath, content: bytes) -> None:
+def write_bytes(path: StoragePath, content: bytes, *, synced: bool = True) -> None:
     """Write a file in one step, so that readers never see a part of it.
 
     Parameters
@@ -261,19 +261,22 @@ def write_bytes(path: StoragePath, content: bytes) -> None:
         File or object to write; it may exist.
     content
         All bytes of it.
+    synced
+        Whether the file is on the disk when this returns. Without, it may be empty after a power cut.
     """
     if isinstance(path, BucketPath):
         with translating_write_errors(path):
             # One request writes all or nothing. A killed multipart upload would leave parts that no listing shows.
             _client().put(path.store, path.key, content, use_multipart=False)
         return
-    # A rename replaces the file in one step, and the sync brings its bytes to the disk before that.
+    # A rename replaces the file in one step, and a sync brings its bytes to the disk before that.
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with part.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
     # An interrupt from the keyboard must leave no temporary file either.
     except BaseException:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from clustering_flows.compat import end_process
+
 
 def main() -> None:
     """Run the command, or say in one line how to install it."""
@@ -19,7 +21,10 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    run()
+    try:
+        run()
+    except SystemExit as ending:
+        end_process(int(ending.code or 0))
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _LARGE_ARRAY = 8 * 2**20
 """Size of an array from which glibc gives its memory back at once, in bytes."""
-_MMAP_THRESHOLD = -3
-"""Number of this setting for ``mallopt``."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of settings for ``mallopt``."""
 
 app = App(
     name="clustering",
@@ -407,9 +407,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 1 if isinstance(error, BrokenPipeError) else _fail(f"cannot print: {exit_status(error)[1]}", 1)
         # Python flushes stdout again when it exits, and would print an error. It flushes to /dev/null instead.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    # Python searches all objects for garbage when it exits, which takes longer than a small job. The memory of the
-    # process is given back all the same.
-    gc.freeze()
     sys.exit(code)
 
 
@@ -421,6 +418,9 @@ def _give_back_memory() -> None:
     """
     if sys.platform == "linux" and (change := getattr(ctypes.CDLL(None), "mallopt", None)):
         change(_MMAP_THRESHOLD, _LARGE_ARRAY)
+        # With one setting given, glibc would no longer adapt the other, and give each small array back as well, which
+        # the next block asks for again. Twice the size is glibc's own rule.
+        change(_TRIM_THRESHOLD, 2 * _LARGE_ARRAY)
 
 
 def _interrupt(*_: object) -> None:

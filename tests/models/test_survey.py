@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import add
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clustering.data.rows import Rows, in_memory_rows
+from clustering.models import survey
 from clustering.models.survey import DistinctRows, RowSample, Survey, SurveyModel
 
 seeds = st.integers(0, 2**32 - 1)
@@ -67,9 +69,11 @@ def assert_same(a: Survey, b: Survey) -> None:
         np.testing.assert_allclose(a.scatter, b.scatter, rtol=1e-12, atol=1e-11)
 
 
-@given(problems, side, side)
-def test_any_blocks_add_up_to_the_whole(problem: Problem, down: int, across: int) -> None:
-    assert_same(reduce(add, problem.parts(down, across)), problem.survey())
+@given(problems, side, side, st.sampled_from([0, 500, survey.SIDE_BYTES]))
+def test_any_blocks_add_up_to_the_whole(problem: Problem, down: int, across: int, side_bytes: int) -> None:
+    """Wherever samples of parts are joined on the way."""
+    with mock.patch.object(survey, "SIDE_BYTES", side_bytes):
+        assert_same(reduce(add, problem.parts(down, across)), problem.survey())
 
 
 @given(problems)

@@ -62,9 +62,11 @@ def test_a_command_draws_the_same_report_in_a_process_as_in_a_thread(tmp_path: P
         # The process ends before it is asked for anything, and while it is.
         "drawing_process._serve = lambda connection: os._exit(1)",
         "drawing_process.EarlyDrawing = lambda *inputs, **options: os._exit(1)",
-        "drawing_process.write_report = lambda *inputs: os._exit(1)",
+        "drawing_process.draw_figures = lambda *inputs: os._exit(1)",
+        "drawing_process.write_page = lambda *inputs: os._exit(1)",
         # It cannot draw, and says so.
-        "drawing_process.write_report = lambda *inputs: 1 / 0",
+        "drawing_process.draw_figures = lambda *inputs: 1 / 0",
+        "drawing_process.write_page = lambda *inputs: 1 / 0",
         # The model is too large to be sent.
         "drawing_process.LARGE = 1",
     ],

@@ -40,6 +40,9 @@ def rows(path: Path, d: int, **job: Any) -> dict[str, Any]:
 
 JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "kmeans": lambda path: rows(path, 5, model={"k": 3}, fit={"max_iterations": 2}),
+    "many clusters, whose order by size changes": lambda path: rows(
+        path, 5, model={"k": 30}, fit={"max_iterations": 1, "sample_rows": 60}
+    ),
     "no pass": lambda path: rows(path, 5, model={"k": 3}, fit={"max_iterations": 0}),
     "mixture, with its samples": lambda path: rows(path, 2, model={"kind": "gaussian_mixture", "k": 2}),
     "part of the rows": lambda path: rows(path, 5, model={"k": 3}, fit={"fraction": 0.5}),
