@@ -183,8 +183,9 @@ def _by_shape(rows: Sequence[Row], criteria: Collection[str], one_cluster: float
             rivals.setdefault(vote, []).append(NAMES[name])
     others = [f"{_joined(names)} {_verb(names)} {vote}" for vote, names in sorted(rivals.items())]
     doubts = _ends(k, ks, alone=one_cluster is None)
-    # The three that compare clusters with chance, with fewer and with other rows are enough together.
-    trusted = all(votes.get(name) == k for name in ("gap", "calinski_harabasz", "stability"))
+    # One compares clusters with chance, and one with other rows. The other four all measure how far clusters lie apart,
+    # and prefer fewer where some lie close together.
+    trusted = all(votes.get(name) == k for name in ("gap", "stability"))
     if len(those) <= AGREE * len(counted) and not trusted:
         doubts.append(f"the criteria disagree: {_joined(those)} {_verb(those)} {k}; {'; '.join(others)}")
     halves = next(row for row in rows if row["k"] == k).get("stability_halves")
@@ -231,12 +232,13 @@ def _last_rise(ks: Any, one_cluster: float, gaps: Any, errors: Any) -> int | Non
     """Return the last k that raises the gap clearly: by some errors, and by a share of the largest rise; 1 if none.
 
     The rule of Tibshirani et al. takes the first k that the next does not improve on. Clusters of clusters make it stop
-    too early.
+    too early. A k whose gap is below that of a smaller one splits clusters, however much it is above the k before it.
     """
     if np.isnan(gaps).any():
         return None
-    rises = np.diff(np.concatenate([[one_cluster], gaps]))
-    clear = (rises > ERRORS * errors) & (rises >= RISE * rises.max())
+    before = np.concatenate([[one_cluster], gaps[:-1]])
+    rises = gaps - before
+    clear = (rises > ERRORS * errors) & (rises >= RISE * rises.max()) & (gaps > np.maximum.accumulate(before))
     return int(ks[clear][-1]) if clear.any() else 1
 
 
