@@ -64,10 +64,12 @@ def recommend(
     """Recommend a choice, or say that there is no clear answer.
 
     Mixtures are compared by their likelihood: BIC and ICL have to prefer the same k to every other k, by a difference
-    that counts as very strong, and fits to halves have to agree. Choices with a component of too few rows do not
-    compete, as their likelihood may come from chance. Other models are compared by the shape of their clusters: more
-    than half of the criteria have to prefer one k, the gap statistic among them, and fits to halves of the rows have to
-    agree. A k at an end of the range is no clear answer, as the best may lie beyond it.
+    that counts as very strong, and fits to halves have to agree. BIC has to prefer it too where the parameters of a
+    component count against its own rows only, which asks less of a further component. Choices with a component of too
+    few rows do not compete, as their likelihood may come from chance. Other models are compared by the shape of their
+    clusters: more than half of the criteria have to prefer one k, or the gap statistic and the stability together, and
+    fits to halves of the rows have to agree. The gap statistic has to be among them. A k at an end of the range is no
+    clear answer, as the best may lie beyond it.
 
     Parameters
     ----------
@@ -137,6 +139,10 @@ def _by_likelihood(
             )
             prefers = f"prefers k = {first['k']} to k = {rival['k']}" if margin > 0 else f"prefers k = {rival['k']}"
             doubts.append(f"{NAMES[name]} {prefers} {text}")
+    if all(row.get("bic_by_component") is not None for row in running) and "bic" in criteria:
+        k = int(min(running, key=lambda row: row["bic_by_component"])["k"])
+        if k != first["k"]:
+            doubts.append(f"BIC prefers k = {k} where the parameters of a component count against its own rows only")
     best = f"{NAMES[names[0]]} is least for {_in_words(chosen)}"
     alike = first.get("stability_halves") if "stability" in criteria else None
     if alike is not None and alike < STABLE_MIXTURE:

@@ -170,6 +170,17 @@ def test_a_mixture_must_be_stable() -> None:
     assert "fits to halves of the rows disagree (adjusted Rand index 0.50, below 0.8)" in answer.reason
 
 
+def test_a_mixture_must_be_preferred_where_components_count_against_their_own_rows() -> None:
+    rows = mixtures({2: 300.0, 3: 100.0, 4: 120.0})
+    for row in rows:
+        row["bic_by_component"] = {2: 290.0, 3: 60.0, 4: 59.0}[row["k"]]
+    answer = recommend(rows, [], ALL)
+    assert answer.recommended is None
+    assert "but BIC prefers k = 4 where the parameters of a component count against its own rows only" in answer.reason
+    rows[2]["bic_by_component"] = 61.0
+    assert recommend(rows, [], ALL).recommended == {"k": 3}
+
+
 def sparse(bic: dict[int, float], numbers: dict[int, float]) -> Recommendation:
     """The answer for mixtures of which some have few numbers for each parameter of the smallest component."""
     rows = [row | {"numbers_per_parameter": numbers.get(row["k"], 50.0)} for row in mixtures(bic)]
