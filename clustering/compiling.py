@@ -19,7 +19,18 @@ from typing import Any
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 
-from clustering import compat
+from clustering.compat.numba import (
+    is_linked,
+    kernel_compiler,
+    kernel_locators,
+    linked_compiler,
+    plain_kernel_errors,
+    set_cache_files,
+    set_kernel_cache,
+    set_kernel_locators,
+    set_locator_folder,
+    start_kernel_runtime,
+)
 from clustering.deferred import without_collections
 from clustering.temporary import home_folder, temporary_folder
 
@@ -28,7 +39,7 @@ logger = logging.getLogger(__name__)
 _VARIABLE = "NUMBA_CACHE_DIR"
 
 
-INNER: dict[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": compat.linked_compiler()}
+INNER: dict[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": linked_compiler()}
 """Options of a function that only kernels call. It is optimised and becomes machine code as a part of them alone."""
 INLINED: dict[str, Any] = {**INNER, "forceinline": True}
 """Options of a function that becomes a part of every kernel that calls it. With numba's own ``inline``, it would be
@@ -46,7 +57,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     cached = options.pop("cache", False)
     # numba would also compile a way into each kernel for programs in C, which nobody uses.
     options.setdefault("no_cfunc_wrapper", True)
-    options.setdefault("pipeline_class", compat.kernel_compiler())
+    options.setdefault("pipeline_class", kernel_compiler())
 
     def decorate(function: Callable[..., Any]) -> Any:
         kernel = numba.njit(**options)(function)
@@ -57,7 +68,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         if cached:
             # numba raises RuntimeError where no folder can be written. Then each process compiles the kernel.
             with suppress(RuntimeError):
-                compat.set_kernel_cache(kernel, _Cache(function))
+                set_kernel_cache(kernel, _Cache(function))
         return kernel
 
     return decorate
@@ -68,7 +79,7 @@ def _without_collections(compile_kernel: Callable[[Any], Any]) -> Callable[[Any]
 
     def compile_paused(signature: Any) -> Any:
         try:
-            with without_collections(), compat.plain_kernel_errors():
+            with without_collections(), plain_kernel_errors():
                 return compile_kernel(signature)
         finally:
             _notice.end()
@@ -81,7 +92,7 @@ class _Temporary(UserWideCacheLocator):
 
     def __init__(self, function: Callable[..., Any], path: str) -> None:
         super().__init__(function, path)
-        compat.set_locator_folder(self, os.path.join(str(_last_resort()), self.get_suitable_cache_subpath(path)))
+        set_locator_folder(self, os.path.join(str(_last_resort()), self.get_suitable_cache_subpath(path)))
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], path: str) -> Any:
@@ -102,15 +113,15 @@ class _CacheLocations(CompileResultCacheImpl):
 
     def check_cachable(self, result: Any) -> bool:
         # Code of a part that is yet to be optimised may hold an address of this process. Its kernels need not.
-        if compat.is_linked(result.library) and result.library.has_dynamic_globals:
+        if is_linked(result.library) and result.library.has_dynamic_globals:
             return False
         return bool(super().check_cachable(result))
 
 
 # The temporary folder comes last, because it may be emptied between runs.
-compat.set_kernel_locators(
+set_kernel_locators(
     _CacheLocations,
-    [*(_AtHome if kind is UserWideCacheLocator else kind for kind in compat.kernel_locators()), _Temporary],
+    [*(_AtHome if kind is UserWideCacheLocator else kind for kind in kernel_locators()), _Temporary],
 )
 
 
@@ -122,7 +133,7 @@ class _Cache(FunctionCache):
         try:
             # numba would prepare for compiling first, which takes longer than loading all kernels of a fit. It does so
             # again before it compiles, so nothing is lost.
-            compat.start_kernel_runtime(target)
+            start_kernel_runtime(target)
             with self._guard_against_spurious_io_errors():
                 kernel = self._load_overload(signature, target)
         except Exception as error:
@@ -142,7 +153,7 @@ class _Cache(FunctionCache):
             _log_cache_loss(str(self.cache_path), error.strerror or "it cannot be written")
 
 
-compat.set_cache_files(_Cache, _CacheLocations)
+set_cache_files(_Cache, _CacheLocations)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,29 @@ from zarr.buffer import default_buffer_prototype
 from zarr.registry import get_pipeline_class
 from zarr.storage import MemoryStore, WrapperStore
 
-from clustering import compat, compiling
+import clustering.compat
+from clustering import compiling
+from clustering.compat.dask import close_certificates, fail_jobs_without_id, holds_masked_arrays
+from clustering.compat.fsspec import fetch_file, find_files, list_folder
+from clustering.compat.numba import (
+    kernel_compiler,
+    kernel_locators,
+    linked_compiler,
+    plain_kernel_errors,
+    set_cache_files,
+    set_kernel_cache,
+    set_kernel_locators,
+    set_locator_folder,
+)
+from clustering.compat.xarray import apply_lazily, encode_fill_value, lazy_data, lazy_zarr_data
+from clustering.compat.zarr import (
+    array_of_metadata,
+    async_group,
+    codec_pipeline,
+    innermost_store,
+    run_in_zarr,
+    with_codec_pipeline,
+)
 from clustering.execution.slurm import jobqueue
 from clustering_flows.compat import end_process, load_block
 
@@ -43,9 +66,12 @@ def array() -> zarr.Array[Any]:
     return zarr.create_array(MemoryStore(), name="group/a", data=VALUES, chunks=(2, 3), attributes={"units": "K"})
 
 
-def test_importing_it_imports_no_other_package() -> None:
+def test_importing_them_imports_no_other_package() -> None:
     heavy = "{'dask', 'distributed', 'fsspec', 'matplotlib', 'numba', 'numpy', 'prefect', 'xarray', 'zarr'}"
-    look = f"import sys, clustering.compat, clustering_flows.compat; sys.exit(bool({heavy} & {{*sys.modules}}))"
+    ours = [f"clustering.compat.{module.name}" for module in pkgutil.iter_modules(clustering.compat.__path__)]
+    assert len(ours) == 5
+    modules = ", ".join(["sys", *ours, "clustering_flows.compat"])
+    look = f"import {modules}; sys.exit(bool({heavy} & {{*sys.modules}}))"
     assert subprocess.run([sys.executable, "-c", look]).returncode == 0
 
 
@@ -58,9 +84,9 @@ def test_a_coroutine_runs_on_the_loop_of_zarr() -> None:
     async def loop() -> Any:
         return asyncio.get_running_loop()
 
-    assert compat.run_in_zarr(loop()) is _get_loop()
+    assert run_in_zarr(loop()) is _get_loop()
     store = MemoryStore()
-    assert compat.run_in_zarr(store.get("nothing", default_buffer_prototype())) is None
+    assert run_in_zarr(store.get("nothing", default_buffer_prototype())) is None
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -72,27 +98,27 @@ def test_an_array_is_made_of_given_metadata(zarr_format: Any) -> None:
     metadata: dict[str, Any] = stored.metadata.to_dict()
     # The store holds no metadata, so that none can be read from it.
     bare = MemoryStore({key: value for key, value in store._store_dict.items() if "z" not in key})
-    opened = zarr.Array(compat.array_of_metadata(metadata, bare, "a", v3=zarr_format == 3))
+    opened = zarr.Array(array_of_metadata(metadata, bare, "a", v3=zarr_format == 3))
     np.testing.assert_array_equal(opened[:], VALUES)
     assert opened.attrs["units"] == "K"
     with pytest.raises((KeyError, TypeError, ValueError)):
-        compat.array_of_metadata({}, bare, "a", v3=zarr_format == 3)
+        array_of_metadata({}, bare, "a", v3=zarr_format == 3)
 
 
 def test_the_asynchronous_twin_of_a_group_opens_its_members(array: zarr.Array[Any]) -> None:
     group = zarr.open_group(array.store_path.store, path="group", mode="r")
-    twin = compat.async_group(group)
+    twin = async_group(group)
     assert isinstance(twin, zarr.AsyncGroup)
     assert (twin.store, twin.path) == (group.store, "group")
-    member = compat.run_in_zarr(twin.getitem("a"))
+    member = run_in_zarr(twin.getitem("a"))
     assert isinstance(member, zarr.AsyncArray)
     np.testing.assert_array_equal(zarr.Array(member)[:], VALUES)
 
 
 def test_the_store_inside_all_wrappers_is_found() -> None:
     store = MemoryStore()
-    assert compat.innermost_store(store) is store
-    assert compat.innermost_store(WrapperStore(WrapperStore(store))) is store
+    assert innermost_store(store) is store
+    assert innermost_store(WrapperStore(WrapperStore(store))) is store
 
 
 def test_wrappers_of_stores_are_made_anew_by_the_method_that_subclasses_have() -> None:
@@ -113,12 +139,12 @@ def test_an_array_gets_a_codec_pipeline_of_its_own(array: zarr.Array[Any]) -> No
     class Own(get_pipeline_class()):  # type: ignore[misc]
         """A pipeline that differs from the usual one in its type."""
 
-    before = compat.codec_pipeline(array)
+    before = codec_pipeline(array)
     assert isinstance(before, CodecPipeline)
     own = Own.from_codecs(list(before))
-    twin = compat.with_codec_pipeline(array, own)
-    assert compat.codec_pipeline(twin) is own
-    assert compat.codec_pipeline(array) is before
+    twin = with_codec_pipeline(array, own)
+    assert codec_pipeline(twin) is own
+    assert codec_pipeline(array) is before
     np.testing.assert_array_equal(twin[:], VALUES)
 
     def refuse(*_: Any, **__: Any) -> Any:
@@ -139,9 +165,9 @@ def test_coroutines_of_file_systems_read_and_list(tmp_path: Path) -> None:
     (tmp_path / "folder" / "a").write_bytes(b"abc")
     fs = AsyncFileSystemWrapper(fsspec.filesystem("file"), asynchronous=True)
     root = str(tmp_path)
-    assert asyncio.run(compat.fetch_file(fs, f"{root}/folder/a")) == b"abc"
-    assert asyncio.run(compat.list_folder(fs, root)) == [f"{root}/folder"]
-    files = asyncio.run(compat.find_files(fs, root))
+    assert asyncio.run(fetch_file(fs, f"{root}/folder/a")) == b"abc"
+    assert asyncio.run(list_folder(fs, root)) == [f"{root}/folder"]
+    files = asyncio.run(find_files(fs, root))
     assert list(files) == [f"{root}/folder/a"]
     assert files[f"{root}/folder/a"]["size"] == 3
     for name in ("_cat_file", "_ls", "_find"):
@@ -152,19 +178,19 @@ def test_coroutines_of_file_systems_read_and_list(tmp_path: Path) -> None:
 
 
 def test_stored_arrays_are_lazy_data(array: zarr.Array[Any]) -> None:
-    data = compat.lazy_zarr_data(array)
+    data = lazy_zarr_data(array)
     variable = xr.Variable(("x", "y"), data, {"units": "K"})
-    assert not isinstance(compat.lazy_data(variable), np.ndarray)
+    assert not isinstance(lazy_data(variable), np.ndarray)
     part = variable.isel(x=[3, 0])
-    assert not isinstance(compat.lazy_data(part), np.ndarray)
+    assert not isinstance(lazy_data(part), np.ndarray)
     np.testing.assert_array_equal(part.values, VALUES[[3, 0]])
 
 
 def test_the_data_of_a_variable_are_given_as_they_are() -> None:
-    assert compat.lazy_data(xr.Variable("x", VALUES[0])) is not None
-    np.testing.assert_array_equal(compat.lazy_data(xr.Variable("x", VALUES[0])), VALUES[0])
+    assert lazy_data(xr.Variable("x", VALUES[0])) is not None
+    np.testing.assert_array_equal(lazy_data(xr.Variable("x", VALUES[0])), VALUES[0])
     chunked = dask.array.from_array(VALUES[0])
-    assert compat.lazy_data(xr.Variable("x", chunked)) is chunked
+    assert lazy_data(xr.Variable("x", chunked)) is chunked
 
 
 def test_functions_are_applied_when_data_are_read(array: zarr.Array[Any]) -> None:
@@ -174,12 +200,12 @@ def test_functions_are_applied_when_data_are_read(array: zarr.Array[Any]) -> Non
         seen.append(values.shape)
         return (2 * values).astype("f4")
 
-    variable = xr.Variable(("x", "y"), compat.apply_lazily(compat.lazy_zarr_data(array), doubled, np.dtype("f4")))
+    variable = xr.Variable(("x", "y"), apply_lazily(lazy_zarr_data(array), doubled, np.dtype("f4")))
     assert (variable.dtype, seen) == (np.float32, [])
     np.testing.assert_array_equal(variable[1:3].values, 2 * VALUES[1:3])
     # The function is given the part that is read, and not the whole array.
     assert seen == [(2, 3)]
-    lazily = compat.apply_lazily(dask.array.from_array(VALUES, chunks=2), doubled, np.dtype("f4"))
+    lazily = apply_lazily(dask.array.from_array(VALUES, chunks=2), doubled, np.dtype("f4"))
     assert isinstance(lazily, dask.array.Array)
     np.testing.assert_array_equal(lazily.compute(scheduler="synchronous"), 2 * VALUES)
 
@@ -187,7 +213,7 @@ def test_functions_are_applied_when_data_are_read(array: zarr.Array[Any]) -> Non
 @pytest.mark.parametrize(("fill", "dtype"), [(-9999.5, "f4"), (1e20, "f8"), (np.nan, "f4")])
 def test_xarray_reads_an_encoded_fill_value(fill: float, dtype: str, tmp_path: Path) -> None:
     stored = np.array([1, fill, 3], dtype)
-    attributes = {"_FillValue": compat.encode_fill_value(np.dtype(dtype).type(fill).item(), np.dtype(dtype))}
+    attributes = {"_FillValue": encode_fill_value(np.dtype(dtype).type(fill).item(), np.dtype(dtype))}
     group = zarr.create_group(tmp_path / "g")
     group.create_array("a", data=stored, chunks=(3,), dimension_names=["x"], attributes=attributes)
     with xr.open_zarr(tmp_path / "g", consolidated=False) as dataset:
@@ -199,9 +225,9 @@ def test_xarray_reads_an_encoded_fill_value(fill: float, dtype: str, tmp_path: P
 
 def test_dask_arrays_of_masked_arrays_are_recognized() -> None:
     masked = dask.array.from_array(np.ma.masked_less(VALUES, 3), chunks=2)
-    assert compat.holds_masked_arrays(masked)
-    assert compat.holds_masked_arrays(masked + 1)
-    assert not compat.holds_masked_arrays(dask.array.from_array(VALUES, chunks=2))
+    assert holds_masked_arrays(masked)
+    assert holds_masked_arrays(masked + 1)
+    assert not holds_masked_arrays(dask.array.from_array(VALUES, chunks=2))
 
 
 def test_jobs_without_id_become_failed_jobs() -> None:
@@ -209,7 +235,7 @@ def test_jobs_without_id_become_failed_jobs() -> None:
     jobs = [kind(scheduler="tcp://127.0.0.1:1", name=str(i), cores=1, memory="1GiB") for i in range(2)]
     assert [job.job_id for job in jobs] == [None, None]
     jobs[1].job_id, jobs[1].status = "7", Status.running
-    compat.fail_jobs_without_id(SimpleNamespace(workers=dict(enumerate(jobs))))
+    fail_jobs_without_id(SimpleNamespace(workers=dict(enumerate(jobs))))
     assert [job.status for job in jobs] == [Status.failed, Status.running]
 
 
@@ -220,16 +246,16 @@ def test_files_of_certificates_are_removed(tmp_path: Path) -> None:
         scheduler_options={"dashboard_address": ":0"},
     ) as cluster:  # fmt: skip
         assert len(list(tmp_path.iterdir())) == 3
-        compat.close_certificates(cluster)
+        close_certificates(cluster)
         assert not list(tmp_path.iterdir())
-    compat.close_certificates(SimpleNamespace())
+    close_certificates(SimpleNamespace())
 
 
 # numba
 
 
 def test_locators_of_kernel_caches_are_classes_that_find_a_folder() -> None:
-    locators = compat.kernel_locators()
+    locators = kernel_locators()
     assert UserWideCacheLocator in locators
     assert all(callable(locator.from_function) for locator in locators)  # type: ignore[attr-defined]
 
@@ -238,7 +264,7 @@ def test_a_kernel_is_cached_where_it_is_said(tmp_path: Path) -> None:
     class Locator(UserWideCacheLocator):  # type: ignore[misc]
         def __init__(self, function: Any, path: str) -> None:
             super().__init__(function, path)
-            compat.set_locator_folder(self, str(tmp_path / "kernels"))
+            set_locator_folder(self, str(tmp_path / "kernels"))
 
     class Files(CompileResultCacheImpl):  # type: ignore[misc]
         pass
@@ -249,16 +275,16 @@ def test_a_kernel_is_cached_where_it_is_said(tmp_path: Path) -> None:
     def twice(x: float) -> float:
         return 2 * x
 
-    before = compat.kernel_locators()
-    compat.set_kernel_locators(Files, [Locator])
-    compat.set_cache_files(Cache, Files)
-    assert compat.kernel_locators() == before
+    before = kernel_locators()
+    set_kernel_locators(Files, [Locator])
+    set_cache_files(Cache, Files)
+    assert kernel_locators() == before
     kernel = numba.njit(twice)
-    compat.set_kernel_cache(kernel, Cache(twice))
+    set_kernel_cache(kernel, Cache(twice))
     assert kernel(4) == 8
     assert sorted({path.suffix for path in (tmp_path / "kernels").iterdir()}) == [".nbc", ".nbi"]
     again = numba.njit(twice)
-    compat.set_kernel_cache(again, Cache(twice))
+    set_kernel_cache(again, Cache(twice))
     assert again(4) == 8
     assert sum(again.stats.cache_hits.values()) == 1
 
@@ -304,15 +330,15 @@ def test_the_code_of_linked_functions_replaces_methods_that_numba_has() -> None:
         "_verify_declare_only_symbols", "_ensure_finalized",
     )  # fmt: skip
     assert all(callable(getattr(JITCodeLibrary, name, None)) for name in replaced)
-    assert issubclass(compat.linked_compiler(), CompilerBase)
-    assert issubclass(compat.kernel_compiler(), CompilerBase)
+    assert issubclass(linked_compiler(), CompilerBase)
+    assert issubclass(kernel_compiler(), CompilerBase)
 
 
 def test_errors_of_numba_have_their_colours_again_after_kernels_are_compiled() -> None:
     coloured = errors.termcolor().errmsg("fault")
     assert "fault" in coloured
-    with compat.plain_kernel_errors():
-        with compat.plain_kernel_errors():
+    with plain_kernel_errors():
+        with plain_kernel_errors():
             assert errors.termcolor().errmsg("fault") == "fault"
         assert errors.termcolor().errmsg("fault") == "fault"
     assert errors.termcolor().errmsg("fault") == coloured

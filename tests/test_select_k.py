@@ -77,6 +77,15 @@ def test_the_numbers_of_the_smallest_component_are_compared_with_its_parameters(
     assert "2 choices, such as k = 4, have a component of too few rows" in selection.reason
 
 
+@pytest.mark.parametrize(("covariance", "each"), [("full", 9), ("diagonal", 6), ("spherical", 4), ("tied", 3)])
+def test_parameters_of_a_component_count_against_its_own_rows(blobs: np.ndarray, covariance: Any, each: int) -> None:
+    selection = c.select_k(blobs, c.GaussianMixture, k=[2, 3], covariance=[covariance], criteria=["bic"])
+    for row, fit in zip(selection.table, selection.fits, strict=True):
+        assert fit is not None
+        shares = fit.responsibilities(blobs).mean(axis=0)
+        assert row["bic_by_component"] == pytest.approx(row["bic"] + each * np.log(shares).sum())
+
+
 def selection_share(row: dict[str, Any], n: int) -> float:
     """The share of independent rows, from the penalty of BIC: p log(n share) = BIC + 2 log L."""
     return float(np.exp((row["bic"] + 2.0 * row["log_likelihood"]) / row["parameters"]) / n)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.compat import holds_masked_arrays
+from clustering.compat.dask import holds_masked_arrays
 from clustering.data.coordinates import period, slack
 from clustering.deferred import pd, xr
 from clustering.errors import SourceError

@@ -67,6 +67,9 @@ def repair_attributes(
         clean.pop("_Encoding", None)
         cautions += _fills(name, clean, meant, base64_fill, wraps="_Unsigned" in attributes)
         fault = _packing(name, clean, cautions)
+        if clean.get("dtype") == "bool" and any(key in clean for key in FILLS):
+            # These are truth values stored as numbers, and xarray would turn missing ones into True.
+            del clean["dtype"]
     else:
         _other_fill(clean, meant, base64_fill)
     return RepairedAttributes(clean, meant, tuple(cautions), fault)

@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from clustering.data.store_errors import FIRST_WAIT, LONGEST_WAIT, TRIES
+from clustering.data.store_errors import FIRST_WAIT, LONGEST_WAIT, MISSING_KEY, TRIES
 from clustering.deferred import zarr
 from clustering.errors import ConfigError, MissingDependencyError, SourceError
 from clustering.temporary import home_folder
@@ -298,16 +298,19 @@ def _retry() -> Any:
     return {"max_retries": TRIES, "backoff": waits, "retry_timeout": _RETRY_TIMEOUT}
 
 
-def _one_at_a_time(store: zarr.storage.FsspecStore) -> zarr.storage.FsspecStore:
-    """Read the members of an archive in turn where fsspec reads all of them through one shared file position."""
+def _for_archives(store: zarr.storage.FsspecStore) -> zarr.storage.FsspecStore:
+    """Adapt a store to what fsspec does with archives."""
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     files = store.fs
     protocols = {files.protocol} if isinstance(files.protocol, str) else {*files.protocol}
-    if not isinstance(files, AsyncFileSystemWrapper) or not protocols & {"tar", "libarchive"}:
+    if not isinstance(files, AsyncFileSystemWrapper) or not protocols & {"zip", "tar", "libarchive"}:
         return store
-    files = AsyncFileSystemWrapper(files.sync_fs, asynchronous=True, semaphore=asyncio.Semaphore(1))
-    return zarr.storage.FsspecStore(files, read_only=True, path=store.path)
+    if "zip" not in protocols:
+        # All members are read through one shared file position, and so in turn.
+        files = AsyncFileSystemWrapper(files.sync_fs, asynchronous=True, semaphore=asyncio.Semaphore(1))
+    # Early versions raise KeyError where a zip archive has no such member.
+    return zarr.storage.FsspecStore(files, read_only=True, path=store.path, allowed_exceptions=(*MISSING_KEY, KeyError))
 
 
 def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
@@ -326,7 +329,7 @@ def _fsspec(url: str, options: Mapping[str, Any], where: str) -> Store:
         given["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **config}
     try:
         store = zarr.storage.FsspecStore.from_url(url, storage_options=given, read_only=True)
-        return RetryingStore(_one_at_a_time(store), where)
+        return RetryingStore(_for_archives(store), where)
     except TypeError as error:
         raise ConfigError(
             f"source.storage_options do not fit {protocol}://, which does not know one of {', '.join(sorted(options))}"

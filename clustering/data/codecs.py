@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from clustering.compat import codec_pipeline, with_codec_pipeline
+from clustering.compat.zarr import codec_pipeline, with_codec_pipeline
 from clustering.deferred import zarr
 
 CHECKSUMS = frozenset({"crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"})

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clustering.compat import apply_lazily, lazy_zarr_data, run_in_zarr
+from clustering.compat.xarray import apply_lazily, lazy_zarr_data
+from clustering.compat.zarr import run_in_zarr
 from clustering.data.attributes import repair_attributes
 from clustering.data.plan import MIB
 from clustering.data.store_errors import is_transient

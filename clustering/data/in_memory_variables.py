@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.compat import apply_lazily, lazy_data
+from clustering.compat.xarray import apply_lazily, lazy_data
 from clustering.data.attributes import PACKING, UNDECODED, meant_type, repair_attributes
 from clustering.data.decoding import Decoding, InMemoryVariable, MissingRule, decoding_of, with_nodata
 from clustering.data.dimension_names import numbered

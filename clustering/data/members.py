@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clustering.compat import array_of_metadata, async_group, run_in_zarr
+from clustering.compat.zarr import array_of_metadata, async_group, run_in_zarr
 from clustering.data.attributes import repair_attributes
 from clustering.data.grouped import dimensions
 from clustering.data.store_errors import is_transient

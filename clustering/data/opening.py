@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from clustering.compat import run_in_zarr
+from clustering.compat.zarr import run_in_zarr
 from clustering.data.addresses import shown
 from clustering.data.dimension_names import refuse_empty, refuse_image, refuse_unnamed, with_names
 from clustering.data.grouped import (

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.compat import lazy_zarr_data
+from clustering.compat.xarray import lazy_zarr_data
 from clustering.data.encoding import in_memory
 from clustering.deferred import xr
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.compat import encode_fill_value
+from clustering.compat.xarray import encode_fill_value
 from clustering.deferred import xr
 from clustering.errors import MissingDependencyError
 

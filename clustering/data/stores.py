@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clustering.compat import fetch_file, find_files, innermost_store, list_folder, run_in_zarr
+from clustering.compat.fsspec import fetch_file, find_files, list_folder
+from clustering.compat.zarr import innermost_store, run_in_zarr
 from clustering.data.addresses import BUCKETS, check_url, local_path, shown
 from clustering.data.buckets import open_bucket
 from clustering.data.store_errors import is_forbidden, s3_error_code, translate_errors

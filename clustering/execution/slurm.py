@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clustering.compat import close_certificates, fail_jobs_without_id
+from clustering.compat.dask import close_certificates, fail_jobs_without_id
 from clustering.errors import ConfigError, ExecutionError, reason
 from clustering.execution.dask_clusters import (
     QUEUE_SECONDS,

@@ -64,10 +64,12 @@ def recommend(
     """Recommend a choice, or say that there is no clear answer.
 
     Mixtures are compared by their likelihood: BIC and ICL have to prefer the same k to every other k, by a difference
-    that counts as very strong, and fits to halves have to agree. Choices with a component of too few rows do not
-    compete, as their likelihood may come from chance. Other models are compared by the shape of their clusters: more
-    than half of the criteria have to prefer one k, the gap statistic among them, and fits to halves of the rows have to
-    agree. A k at an end of the range is no clear answer, as the best may lie beyond it.
+    that counts as very strong, and fits to halves have to agree. BIC has to prefer it too where the parameters of a
+    component count against its own rows only, which asks less of a further component. Choices with a component of too
+    few rows do not compete, as their likelihood may come from chance. Other models are compared by the shape of their
+    clusters: more than half of the criteria have to prefer one k, or the gap statistic and the stability together, and
+    fits to halves of the rows have to agree. The gap statistic has to be among them. A k at an end of the range is no
+    clear answer, as the best may lie beyond it.
 
     Parameters
     ----------
@@ -137,6 +139,10 @@ def _by_likelihood(
             )
             prefers = f"prefers k = {first['k']} to k = {rival['k']}" if margin > 0 else f"prefers k = {rival['k']}"
             doubts.append(f"{NAMES[name]} {prefers} {text}")
+    if all(row.get("bic_by_component") is not None for row in running) and "bic" in criteria:
+        k = int(min(running, key=lambda row: row["bic_by_component"])["k"])
+        if k != first["k"]:
+            doubts.append(f"BIC prefers k = {k} where the parameters of a component count against its own rows only")
     best = f"{NAMES[names[0]]} is least for {_in_words(chosen)}"
     alike = first.get("stability_halves") if "stability" in criteria else None
     if alike is not None and alike < STABLE_MIXTURE:
@@ -183,8 +189,9 @@ def _by_shape(rows: Sequence[Row], criteria: Collection[str], one_cluster: float
             rivals.setdefault(vote, []).append(NAMES[name])
     others = [f"{_joined(names)} {_verb(names)} {vote}" for vote, names in sorted(rivals.items())]
     doubts = _ends(k, ks, alone=one_cluster is None)
-    # The three that compare clusters with chance, with fewer and with other rows are enough together.
-    trusted = all(votes.get(name) == k for name in ("gap", "calinski_harabasz", "stability"))
+    # One compares clusters with chance, and one with other rows. The other four all measure how far clusters lie apart,
+    # and prefer fewer where some lie close together.
+    trusted = all(votes.get(name) == k for name in ("gap", "stability"))
     if len(those) <= AGREE * len(counted) and not trusted:
         doubts.append(f"the criteria disagree: {_joined(those)} {_verb(those)} {k}; {'; '.join(others)}")
     halves = next(row for row in rows if row["k"] == k).get("stability_halves")
@@ -231,12 +238,13 @@ def _last_rise(ks: Any, one_cluster: float, gaps: Any, errors: Any) -> int | Non
     """Return the last k that raises the gap clearly: by some errors, and by a share of the largest rise; 1 if none.
 
     The rule of Tibshirani et al. takes the first k that the next does not improve on. Clusters of clusters make it stop
-    too early.
+    too early. A k whose gap is below that of a smaller one splits clusters, however much it is above the k before it.
     """
     if np.isnan(gaps).any():
         return None
-    rises = np.diff(np.concatenate([[one_cluster], gaps]))
-    clear = (rises > ERRORS * errors) & (rises >= RISE * rises.max())
+    before = np.concatenate([[one_cluster], gaps[:-1]])
+    rises = gaps - before
+    clear = (rises > ERRORS * errors) & (rises >= RISE * rises.max()) & (gaps > np.maximum.accumulate(before))
     return int(ks[clear][-1]) if clear.any() else 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,12 @@ from clustering.errors import DataError, DomainError
 from clustering.execution.apart import Failed
 from clustering.execution.passes import PassResult, PassRunner, ReadStats
 from clustering.fitting.choices import Choice
-from clustering.fitting.criteria import likelihood_criteria, numbers_per_parameter, partition_criteria
+from clustering.fitting.criteria import (
+    bic_by_component,
+    likelihood_criteria,
+    numbers_per_parameter,
+    partition_criteria,
+)
 from clustering.fitting.initialization import StartsFromSource, SurveyedRows, survey_rows
 from clustering.fitting.labelling import LabelStatistics
 from clustering.fitting.loop import Candidate, State, Stop, apply_limits
@@ -370,7 +375,12 @@ def _criteria(
     parameters = candidate.model.free_parameters(features)
     if parameters is not None and weight > 0.0:
         # The objective of a mixture is −log L.
-        criteria |= likelihood_criteria(parameters, -sums.objective, sums.entropy, weight, share)
+        likelihood: dict[str, Any] = {**likelihood_criteria(parameters, -sums.objective, sums.entropy, weight, share)}
+        further: Any = replace(candidate.model, k=candidate.model.k + 1)
+        # A further component has a mixing weight beside its own parameters.
+        own = further.free_parameters(features) - parameters - 1
+        likelihood["bic_by_component"] = bic_by_component(likelihood["bic"], own, sums.responsible)
+        criteria |= likelihood
         criteria["numbers_per_parameter"] = numbers_per_parameter(parameters, sums, features, share)
     return criteria
 

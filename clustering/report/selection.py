@@ -22,7 +22,7 @@ TITLES = {
     "bic": "BIC ↓", "icl": "ICL ↓",
 }  # fmt: skip
 """Criteria and their titles in the table; the arrow points to better values."""
-FACTS = (*TITLES, "smallest", "numbers_per_parameter", "passes")
+FACTS = (*TITLES, "bic_by_component", "smallest", "numbers_per_parameter", "passes")
 """Columns of the table after those that say what varies."""
 MEANINGS = {
     "cost": "The objective of the fit. It gets better with every further cluster, so it has no vote.",
@@ -36,6 +36,7 @@ MEANINGS = {
     "aic": "Likelihood less a penalty for parameters.",
     "bic": "As AIC, with a penalty that grows with the rows.",
     "icl": "BIC plus twice the entropy: prefers clusters that do not overlap.",
+    "bic_by_component": "BIC where the parameters of each component count against its own rows; lower is better.",
     "smallest": "Weight of the smallest cluster.",
     "numbers_per_parameter": f"Numbers of the rows of the smallest component for each of its parameters; fewer than "
     f"{LEAST_NUMBERS:g} may fit by chance.",

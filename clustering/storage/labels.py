@@ -25,8 +25,9 @@ from clustering.errors import OutputError
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.labelling import LabelOutputs, OutputVariable, output_variables
 from clustering.models.model import AnyModel
+from clustering.storage.layout import is_of_an_array
 from clustering.storage.ledger import digest
-from clustering.storage.paths import StoragePath, size, sizes, translating_write_errors, zarr_store
+from clustering.storage.paths import StoragePath, remove_keys, size, sizes, translating_write_errors, zarr_store
 from clustering.storage.sample_coordinates import coordinates_of, given_way, left_out, references, write_carried
 
 NAME, CHANGED = "labels", "changed"
@@ -281,6 +282,10 @@ def create_labels(
     if group is None:
         write_frame(path, source, clusters, attributes, outputs, model)
         group = zarr.open_group(zarr_store(path), mode="r+")
+    else:
+        # A killed attempt may have made some of the arrays.
+        for name in (*(array.name for array in arrays), *(name for name, _ in own)):
+            remove_keys(path / name, is_of_an_array)
     carried, there = coordinates_of(source, taken), set(group.array_keys())
     unwritten = [name for name in carried.variables if name not in there]
     carried = carried.drop_vars(unwritten) if unwritten else carried
@@ -305,11 +310,10 @@ def create_labels(
             compressors=[zarr.codecs.ZstdCodec(level=3), zarr.codecs.Crc32cCodec()],
             # Zarr leaves out chunks of fill values by default. With all of them written, a missing chunk is a lost one.
             config={"write_empty_chunks": True},
-            overwrite=True,
         )
     for name, length in own:
         numbers = clusters.ids if name == "cluster" else np.arange(1, length + 1)
-        group.create_array(name, data=numbers, dimension_names=(name,), overwrite=True)
+        group.create_array(name, data=numbers, dimension_names=(name,))
     # As xarray does, the group lists the coordinates that no variable refers to.
     left = [n for n in map(str, carried.coords) if n not in carried.dims and n not in pointed and " " not in n]
     if left:

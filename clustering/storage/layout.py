@@ -45,10 +45,12 @@ TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, _REPLACED))})\.[0-9a-f]{{8
 """Pattern of the names of temporary files that a killed run left."""
 _RECORD = r"block-\d{8,}|[0-9a-f]{16}-[0-9a-f]{24}"
 _LEDGER = rf"wish\.json|{_RECORD}"
+_OF_A_GROUP = r"(.+/)?(zarr\.json|c(/\d+)*|[^/]+\.[0-9a-f]{32}\.partial)"
+"""Pattern of the files that Zarr writes for a group and its arrays."""
 _VERSION_KEY = re.compile(
     rf"run\.json|report\.html|ledger/({_LEDGER})|\.(run\.json|report\.html)\.[0-9a-f]{{8}}|"
     rf"ledger/\.({_LEDGER})\.[0-9a-f]{{8}}|"
-    r"(model|labels)\.zarr/(.+/)?(zarr\.json|c(/\d+)*|[^/]+\.[0-9a-f]{32}\.partial)"
+    rf"(model|labels)\.zarr/{_OF_A_GROUP}"
 )
 """Pattern of the files that a run writes into its version, by path from there."""
 
@@ -128,6 +130,17 @@ def current_version(path: StoragePath) -> StoragePath:
         return path / VERSIONS / run
     # Plain names are links through the switch. Resolved once, they stay in one version.
     return path.resolve() if isinstance(path, Path) else path
+
+
+def is_of_a_group(key: str) -> bool:
+    """Return whether Zarr writes such a file for a group or for an array in it.
+
+    Parameters
+    ----------
+    key
+        Path of the file from the folder of the group.
+    """
+    return re.fullmatch(_OF_A_GROUP, key) is not None
 
 
 def is_of_an_array(key: str) -> bool:

@@ -9,7 +9,7 @@ import json
 import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from clustering.data.plain_dataset import PlainDataset
 from clustering.data.source import Source
 from clustering.deferred import xr, zarr
 from clustering.errors import SourceError
-from clustering.storage.layout import is_of_an_array
+from clustering.storage.layout import is_of_a_group, is_of_an_array
 from clustering.storage.paths import StoragePath, remove_keys, zarr_store
 
 FOREIGN = (
@@ -117,7 +117,7 @@ def write_carried(path: StoragePath, carried: xr.Dataset) -> tuple[xr.Dataset, t
     Parameters
     ----------
     path
-        Path of the group; an existing one is replaced.
+        Path of the group. What an earlier attempt of the same run wrote there is removed, and other files stay.
     carried
         Dataset of `coordinates_of`.
 
@@ -128,8 +128,10 @@ def write_carried(path: StoragePath, carried: xr.Dataset) -> tuple[xr.Dataset, t
     tuple of str
         Words for a user about each variable that was left out.
     """
+    # Zarr would remove all files of a group that it replaces.
+    remove_keys(path, is_of_a_group)
     if not carried.variables:
-        zarr.create_group(zarr_store(path), overwrite=True, zarr_format=3, attributes=dict(carried.attrs))
+        zarr.create_group(zarr_store(path), zarr_format=3, attributes=dict(carried.attrs))
         return carried, ()
     carried, reasons = split_writable(carried)
     cautions = [_left_out(name, reason) for name, reason in reasons.items()]
@@ -140,11 +142,12 @@ def write_carried(path: StoragePath, carried: xr.Dataset) -> tuple[xr.Dataset, t
         warnings.filterwarnings("ignore", "Variable .* has datetime type and a bounds variable")
         warnings.filterwarnings("ignore", "coordinate .* has a space in its name")
         try:
-            _write(path, carried.drop_vars(large), "w")
+            _write(path, carried.drop_vars(large))
         except _FAULTS:
             # Each variable can be written alone, but not all together: write them one by one.
             large = [str(name) for name in carried.variables]
-            _write(path, carried.drop_vars(large), "w")
+            remove_keys(path, is_of_a_group)
+            _write(path, carried.drop_vars(large))
         for name in large:
             try:
                 _write_in_parts(path, name, carried[name].variable, name in carried.coords)
@@ -184,11 +187,11 @@ def _write_in_parts(path: StoragePath, name: str, variable: xr.Variable, is_coor
     made = dataset(None, {name: lazily}) if is_coordinate else dataset({name: lazily})
     # Threads would hold several parts in memory at once.
     with dask.config.set(scheduler="synchronous"):
-        _write(path, made, "a")
+        _write(path, made)
 
 
-def _write(path: StoragePath, made: xr.Dataset, mode: Literal["w", "a"]) -> None:
-    made.to_zarr(zarr_store(path), mode=mode, consolidated=False, zarr_format=3)
+def _write(path: StoragePath, made: xr.Dataset) -> None:
+    made.to_zarr(zarr_store(path), mode="a", consolidated=False, zarr_format=3)
 
 
 def references(source: Source, carried: xr.Dataset, dims: tuple[str, ...]) -> dict[str, Any]:

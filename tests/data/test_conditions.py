@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import clustering as c
 from clustering.data.access import open_source
@@ -120,13 +121,20 @@ def test_true_and_false_pass_in_any_type(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-@pytest.mark.parametrize("dtype", ["u1", "i2", "?"])
-def test_what_equals_the_fill_value_of_a_mask_is_not_used(tmp_path: Path, zarr_format: Any, dtype: str) -> None:
-    fill = {"u1": 255, "i2": -1, "?": False}[dtype]
+@pytest.mark.parametrize(
+    ("dtype", "fill", "attributes"),
+    [("u1", 255, {}), ("i2", -1, {}), ("?", False, {}), pytest.param("i1", 0, {"dtype": "bool"}, id="? in bytes")],
+)
+def test_what_equals_the_fill_value_of_a_mask_is_not_used(
+    tmp_path: Path, zarr_format: Any, dtype: str, fill: Any, attributes: dict[str, Any]
+) -> None:
     mask = np.array([1, 0, 1, fill, 0, fill]).astype(dtype)
-    dataset = data(mask)
-    dataset["v"].encoding["_FillValue"] = np.array(fill, dtype)[()]
-    dataset.to_zarr(tmp_path / "s", zarr_format=zarr_format, consolidated=False)
+    group = zarr.create_group(tmp_path / "s", zarr_format=zarr_format)
+    dims: dict[str, Any] = {"_ARRAY_DIMENSIONS": ["cell"]} if zarr_format == 2 else {}
+    names = ["cell"] if zarr_format == 3 else None
+    group.create_array("t", data=np.arange(1.0, N + 1), dimension_names=names, attributes=dims)
+    about = {"_FillValue": fill, **attributes, **dims}
+    group.create_array("v", data=mask, fill_value=fill, dimension_names=names, attributes=about)
     assert used(str(tmp_path / "s"), "v") == [True, False, True, False, False, False]
 
 

@@ -178,11 +178,12 @@ def test_of_pages_that_differ_the_first_is_taken_and_it_is_said(tmp_path: Path, 
 
 
 def test_of_a_photograph_with_previews_the_first_is_taken_and_it_is_said(tmp_path: Path) -> None:
-    PAGES[0].save(tmp_path / "a.mpo", save_all=True, append_images=PAGES[1:])
+    # Pillow 11 damages files of three pages.
+    PAGES[0].save(tmp_path / "a.mpo", save_all=True, append_images=PAGES[1:2])
     (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
     taken = take(tmp_path / "a.jpg")
     assert taken.arrays["image"].shape == (H, W, 3)
-    assert taken.said("page 1 of 3 is taken")
+    assert taken.said("page 1 of 2 is taken")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

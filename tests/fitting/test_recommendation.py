@@ -50,6 +50,32 @@ def test_there_is_no_clear_answer_where_the_gap_statistic_disagrees() -> None:
     assert answer.reason.startswith("No clear answer: the criteria disagree: the gap statistic prefers 6; ")
 
 
+def test_the_gap_statistic_prefers_no_k_whose_gap_is_below_that_of_a_smaller_one() -> None:
+    gaps = {2: 0.3, 3: 0.6, 4: 0.9, 5: 0.5, 6: 0.8, 7: 0.75, 8: 0.7}
+    answer = recommend(shapes(4, gap=gaps), [], ALL, one_cluster=0.0)
+    assert (answer.recommended, answer.votes["gap"]) == ({"k": 4}, 4)
+
+
+def test_the_gap_statistic_may_rise_again_above_all_smaller_k() -> None:
+    gaps = {2: 0.3, 3: 0.6, 4: 0.5, 5: 0.4, 6: 0.9, 7: 0.85, 8: 0.8}
+    answer = recommend(shapes(6, gap=gaps), [], ALL, one_cluster=0.0)
+    assert (answer.recommended, answer.votes["gap"]) == ({"k": 6}, 6)
+
+
+SEPARATION = ("calinski_harabasz", "davies_bouldin", "silhouette", "simplified_silhouette")
+
+
+def test_the_gap_statistic_and_the_stability_are_enough_together() -> None:
+    fewer = {row["k"]: row for row in shapes(3)}
+    changed = {name: {k: row[name] for k, row in fewer.items()} for name in SEPARATION}
+    answer = recommend(shapes(4, **changed), [], ALL, one_cluster=0.0)
+    assert answer.recommended == {"k": 4}
+    assert answer.reason.startswith("k = 4: the gap statistic and the stability prefer it (Calinski–Harabasz, Davies")
+    # Alone, the gap statistic is not.
+    changed["stability_halves"] = {k: row["stability_halves"] for k, row in fewer.items()}
+    assert recommend(shapes(4, **changed), [], ALL, one_cluster=0.0).recommended is None
+
+
 def test_one_cluster_may_be_as_good() -> None:
     gaps = {k: 0.3 - 0.01 * k for k in range(2, 9)}
     answer = recommend(shapes(2, gap=gaps), [], ALL, one_cluster=0.3)
@@ -142,6 +168,17 @@ def test_a_mixture_must_be_stable() -> None:
     answer = recommend(mixtures({2: 300.0, 3: 100.0, 4: 120.0}, stability_halves=0.5), [], ALL)
     assert answer.recommended is None
     assert "fits to halves of the rows disagree (adjusted Rand index 0.50, below 0.8)" in answer.reason
+
+
+def test_a_mixture_must_be_preferred_where_components_count_against_their_own_rows() -> None:
+    rows = mixtures({2: 300.0, 3: 100.0, 4: 120.0})
+    for row in rows:
+        row["bic_by_component"] = {2: 290.0, 3: 60.0, 4: 59.0}[row["k"]]
+    answer = recommend(rows, [], ALL)
+    assert answer.recommended is None
+    assert "but BIC prefers k = 4 where the parameters of a component count against its own rows only" in answer.reason
+    rows[2]["bic_by_component"] = 61.0
+    assert recommend(rows, [], ALL).recommended == {"k": 3}
 
 
 def sparse(bic: dict[int, float], numbers: dict[int, float]) -> Recommendation:

@@ -221,7 +221,7 @@ def test_no_two_blocks_share_a_chunk_of_the_labels(case: Any) -> None:
     source = open_source(in_chunks(shape, chunks), sample_dims=DIMS[: len(shape)], isel=isel)
     plan = cut(source, block_bytes)
     with tempfile.TemporaryDirectory() as folder:
-        create_labels(f"{folder}/labels.zarr", source, plan, default_names(3), {})
+        create_labels(Path(folder, "labels.zarr"), source, plan, default_names(3), {})
         stored = zarr.open_array(f"{folder}/labels.zarr/labels", mode="r")
     assert stored.shape == source.shape
     for block in map(plan.block, range(len(plan))):

@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 
 import clustering as c
-from clustering.compat import encode_fill_value
+from clustering.compat.xarray import encode_fill_value
 from clustering.data.plain_dataset import PlainDataset, PlainVariable
 from clustering.storage.model import describe, save_model
 from clustering.storage.plain_groups import NAN, is_plain, open_plain, write_plain

@@ -344,6 +344,27 @@ def test_labels_take_over_the_frame_that_was_written_for_them_and_no_other(tmp_p
         assert dataset["margin"].values.tolist() == ([1, 2, 3, 4] if other == "nothing" else [5, 6, 7, 8])
 
 
+@pytest.mark.filterwarnings("ignore:Object at .* is not recognized")
+@pytest.mark.parametrize("with_coordinates", [True, False])
+@pytest.mark.parametrize("framed", [True, False])
+def test_labels_replace_files_of_their_run_and_no_others(tmp_path: Path, with_coordinates: bool, framed: bool) -> None:
+    path = tmp_path / "labels.zarr"
+    rows = xr.DataArray(
+        np.zeros((4, 2)), {"margin": ("row", [1, 2, 3, 4])} if with_coordinates else {}, ("row", "f"), "v"
+    )
+    source = open_source(rows, sample_dims="row")
+    labelled(source, path, LabelOutputs(distances=True))
+    others = [path / "notes.txt", path / "labels" / "notes.txt", path / "distances" / "c" / "notes.txt"]
+    for other in others:
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_text("mine")
+    if framed:
+        write_frame(path, source, default_names(3), {"run": "a1"}, model=c.KMeans(3))
+        assert not (path / "labels" / "zarr.json").exists()
+    assert set(labelled(source, path).data_vars) == {"labels"}
+    assert [other.read_text() for other in others] == ["mine"] * 3
+
+
 def test_coordinates_that_cannot_be_written_together_are_written_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
