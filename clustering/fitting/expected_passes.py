@@ -1,9 +1,10 @@
 """The passes that are expected after a full read, by the near rows of the read before and rows of the row sample.
 
-The near rows are known to the last one. Of the far rows, the sums at the last waypoint are known, and sampled rows tell
-how these change with the labels: each stands for its share of the rows. So only rows whose label has changed since add
-to the error of an estimate. The variance of the sum of a cluster is that of drawing these rows (Horvitz & Thompson
-1952, doi:10.1080/01621459.1952.10483446), and a pass hands on a part of the error of the one before.
+The near rows are known to the last one. Of the far rows, the sums at the waypoints are known, and sampled rows tell how
+those of the nearest one change with the labels: each stands for its share of the rows. So only rows whose label is
+another one there add to the error of an estimate. The variance of the sum of a cluster is that of drawing these rows
+(Horvitz & Thompson 1952, doi:10.1080/01621459.1952.10483446), and a pass hands on a part of the error of the one
+before.
 """
 
 from __future__ import annotations
