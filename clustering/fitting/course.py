@@ -17,9 +17,6 @@ Array = NDArray[np.float64]
 
 ENOUGH = 2.0
 """Multiple of the expected errors of centers that budgets must allow, where the course is longer than one pass."""
-BEYOND = 2
-"""Waypoints without budgets at the end of a course, beside half as many as have budgets. No pass is served there, but
-the sums of the far rows make the next estimate better."""
 MOST = 2.0**20
 """Largest multiple of the expected errors."""
 ERRORS = 2.0
@@ -32,7 +29,6 @@ def choose_course(
     """Choose the longest course along which budgets allow for the errors of the expected centers.
 
     The longer the course, the more rows are near a boundary at one of its waypoints, and the less is left for budgets.
-    Some waypoints without budgets follow.
 
     Parameters
     ----------
@@ -50,28 +46,18 @@ def choose_course(
     first = next(expected)
     functions, errors = [first.function], [np.zeros_like(first.errors)]
     multiples, labels = np.full(len(rows), np.inf), first.function.measure(rows).labels
-    served, multiple, fits = 0, 0.0, True
+    length, multiple = 0, 0.0
     for each in islice(expected, longest):
         functions.append(each.function)
         errors.append(each.errors)
-        if fits:
-            each.function.lower_multiples(rows, each.errors, labels, multiples)
-            allowed = min(MOST, choose_multiple(multiples, counts, share))
-            fits = allowed >= ENOUGH
-            # Rows are kept for the first pass in any case: the next estimate needs them most where they are few.
-            if fits or not served:
-                served, multiple = len(functions) - 1, allowed
-        if not fits and len(functions) > 1 + served + _beyond(served):
+        each.function.lower_multiples(rows, each.errors, labels, multiples)
+        allowed = min(MOST, choose_multiple(multiples, counts, share))
+        # Rows are kept for the first pass in any case: the next estimate needs them most where they are few.
+        if allowed >= ENOUGH or not length:
+            length, multiple = len(functions) - 1, allowed
+        if allowed < ENOUGH:
             break
-    used = 1 + min(len(functions) - 1, served + _beyond(served))
-    budgets = np.zeros((used, len(errors[0])))
-    budgets[: served + 1] = multiple * np.array(errors[: served + 1])
-    return Course(tuple(functions[:used]), budgets)
-
-
-def _beyond(served: int) -> int:
-    """Return how many waypoints follow those that budgets allow for, where the sums of far rows are known as well."""
-    return BEYOND + served // 2
+    return Course(tuple(functions[: length + 1]), multiple * np.array(errors[: length + 1]))
 
 
 def choose_multiple(multiples: Array, counts: Array, share: float) -> float:

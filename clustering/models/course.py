@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows
 from clustering.models import course_kernels
 from clustering.models.course_kernels import CourseBounds
-from clustering.models.course_scores import ScoredCourse, follow, score_course
+from clustering.models.course_scores import ScoredCourse, follow_by_scores, score_course
 from clustering.models.margin_kernels import SLACK
 from clustering.models.margins import FarRows, MarginStatistics, RowMargins, farthest_other, within_budgets
 from clustering.models.model import Statistics
@@ -66,8 +66,8 @@ class Course(Generic[S]):
         return int(np.argmin([np.linalg.norm(each.points - now.points) for each in self.functions]))
 
     @cached_property
-    def scored(self) -> ScoredCourse:
-        """The waypoints, as rows are scored by them."""
+    def scored(self) -> ScoredCourse | None:
+        """The waypoints, as rows are scored by them; None where rows are compared by distances."""
         return score_course(self.bounds.points, self.budgets)
 
     @cached_property
@@ -87,7 +87,7 @@ class Course(Generic[S]):
         astray, reach = self.astray.max(axis=0), float(np.linalg.norm(points, axis=2).max())
         away = np.array([self.functions[0].drift(each) for each in self.functions]).max(axis=0)
         neighbours = neighbouring_centers(points[0], away, astray)
-        return CourseBounds(points, self.budgets, losses, ahead, reach, *neighbours)
+        return CourseBounds(points, self.budgets, astray, losses, ahead, reach, *neighbours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +151,10 @@ def _follow(course: Course[S], rows: Rows, first: RowMargins) -> tuple[NDArray[n
     for start, stop, mapped in course.functions[0].mapped(rows):
         part = slice(start, stop)
         known, out = first.select(part), (labels[part], distances[part], kinds[part])
-        follow(mapped, known, course.scored, course.bounds, out)
+        if course.scored is None:
+            course_kernels.follow(mapped, *known, *course.bounds, *out)
+        else:
+            follow_by_scores(mapped, known, course.scored, course.bounds, out)
     steady, moving = kinds == course_kernels.STEADY, kinds == course_kernels.MOVING
     changing, by_label, by_distance = rows.select(moving), labels[moving].T, distances[moving].T
     sums = tuple(

@@ -39,6 +39,8 @@ class CourseBounds(NamedTuple):
     """Centers at all waypoints ``(number of waypoints, k, p)``."""
     budgets: NDArray[np.float64]
     """Budgets of the course ``(number of waypoints, k)``."""
+    astray: NDArray[np.float64]
+    """How far each center may be from its place at the first waypoint anywhere on the course ``(k,)``."""
     losses: NDArray[np.float64]
     """By how much the room of a row is less than at the waypoint after, at most ``(number of waypoints, k)``."""
     ahead: NDArray[np.float64]
@@ -113,6 +115,91 @@ def _find_room(row, points, budgets, reach, order, apart, label):  # type: ignor
         label = nearer
 
 
+@njit(**INNER, **BARE)
+def _is_clear(row, points, budgets, need, other):  # type: ignore[no-untyped-def]
+    """Return whether another center is farther than a row needs, wherever it strays; NaN is not."""
+    bound = need + budgets[other]
+    return (1.0 - 2.0 * SLACK) * _square(row, points[other]) > bound * bound
+
+
+@njit(**INNER, **BARE)
+def _keeps_label(row, points, budgets, reach, order, apart, label, own, margin):  # type: ignore[no-untyped-def]
+    """Return whether a row of known distance and margin keeps its label wherever centers are within their budgets."""
+    k, n_nearest = points.shape[0], order.shape[1]
+    need = own + budgets[label] + SLACK * (own + reach)
+    # All others are farther than the nearest by the margin, so that only those of large budgets are looked at.
+    enough = margin - budgets[label]
+    for n in range(n_nearest):
+        if apart[label, n] - own >= need:
+            return True
+        j = order[label, n]
+        if not budgets[j] < enough and not _is_clear(row, points, budgets, need, j):
+            return False
+    if n_nearest < k - 1:
+        for j in range(k):
+            if j != label and not budgets[j] < enough and not _is_clear(row, points, budgets, need, j):
+                return False
+    return True
+
+
+@njit(**BARE)
+def follow(  # type: ignore[no-untyped-def]
+    rows, first, own, margins, points, budgets, astray, losses, ahead, reach, order, apart, labels, distances, kinds
+):
+    """Label rows at all waypoints of a course, as long as they are far from every boundary.
+
+    Parameters
+    ----------
+    rows, first, own, margins
+        Rows ``(m, p)`` in the space of the points, and what is known of them at the first waypoint: labels, distances
+        and margins ``(m,)``.
+    points, budgets
+        Centers ``(w, k, p)`` at all waypoints, and how far each may stray ``(w, k)``.
+    astray
+        How far each center may be from its place at the first waypoint anywhere on the course ``(k,)``.
+    losses
+        By how much the room of a row of each cluster is less than at the waypoint after, at most ``(w, k)``.
+    ahead
+        By how much it gets less on the way from a waypoint to the first one, at most ``(w, k)``.
+    reach
+        Largest distance of a center from the origin.
+    order, apart
+        The centers next to each, and bounds by which they are ruled out ``(k, l)``, see `NeighbouringCenters`.
+    labels, distances
+        Get the labels of moving rows at all waypoints ``(m, w)``, and their distances from these centers.
+    kinds
+        Gets the kinds of the rows ``(m,)``: `NEAR`, `STEADY` or `MOVING`.
+    """
+    w = points.shape[0]
+    for r in range(rows.shape[0]):
+        row, label, kind = rows[r], first[r], STEADY
+        # One look at the first waypoint shows most of the rows that keep their label along the whole course.
+        keeps = _keeps_label(row, points[0], astray, reach, order, apart, label, own[r], margins[r])
+        if not keeps and w == 1:
+            # There is no other waypoint at which more may be known.
+            kind = NEAR
+        elif not keeps:
+            room = -np.inf
+            # Budgets are largest at the last waypoint, where most of the near rows are found.
+            for i in range(w - 1, -1, -1):
+                room -= losses[i, label]
+                if not room > 0.0:
+                    label, room = _find_room(row, points[i], budgets[i], reach, order, apart, label)
+                    # NaN, where squares leave float64, is no room either.
+                    if not room > 0.0:
+                        kind = NEAR
+                        break
+                labels[r, i] = label
+                if label != first[r]:
+                    kind = MOVING
+                elif kind == STEADY and room > ahead[i, label]:
+                    break
+        kinds[r] = kind
+        if kind == MOVING:
+            for i in range(w):
+                distances[r, i] = np.sqrt(_square(row, points[i, labels[r, i]]))
+
+
 @njit(**BARE)
 def take_losses(losses, first, known, labels, rooms, waits, chosen):  # type: ignore[no-untyped-def]
     """Lower the rooms of rows by what they lose on the way to a waypoint; return how many rows have none left.
@@ -170,7 +257,7 @@ def _sweep(scores, m, waypoint, best):  # type: ignore[no-untyped-def]
 
 @njit(**BARE)
 def find_rooms(  # type: ignore[no-untyped-def]
-    scores, chosen, count, norms, rows, scored, waypoint, points, budgets, bounds, best, labels, rooms
+    scores, chosen, count, norms, rows, waypoint, points, budgets, bounds, best, labels, rooms
 ):
     """Find the labels and rooms of some rows at a waypoint.
 
@@ -186,8 +273,6 @@ def find_rooms(  # type: ignore[no-untyped-def]
         Indices of the rows ``(m,)``, and how many of them count.
     norms, rows
         Squared norms of all scaled rows ``(n,)``, and the rows ``(n, p)``.
-    scored
-        Whether there are scores; all rows are compared by distances elsewhere.
     waypoint
         Centers as they are scored.
     points, budgets
@@ -202,27 +287,25 @@ def find_rooms(  # type: ignore[no-untyped-def]
     """
     m = chosen.shape[0]
     reach, order, apart = bounds
-    if scored:
-        for r in range(m):
-            best[r] = norms[chosen[r]]
-        _sweep(scores, m, waypoint, best)
+    for r in range(m):
+        best[r] = norms[chosen[r]]
+    _sweep(scores, m, waypoint, best)
     square = np.float64(waypoint.reach) * np.float64(waypoint.reach)
     for r in range(count):
         i = chosen[r]
         row = rows[i]
-        if scored:
-            label = np.int32(best[3 * m + r])
-            own = np.sqrt(_square(row, points[label]))
-            least = (1.0 - ROUNDING) * np.float64(best[m + r]) - ROUNDING_OF_BUDGETS * np.float64(waypoint.most)
-            room = (1.0 - SLACK) * least * waypoint.unscale - (own + budgets[label] + SLACK * (own + reach))
-            bound = 2.0 * (np.float64(best[r]) + square)
-            rounding = np.float64(waypoint.relative) * bound * waypoint.unscale * waypoint.unscale
-            # Beyond the limit a score may have overflowed, and says nothing.
-            hidden = 2.0 * (np.sqrt(own * own + 4.0 * rounding) - own)
-            if bound < np.float64(waypoint.limit) and (room > 0.0 or room < -hidden):
-                labels[i] = label
-                rooms[i] = room
-                continue
+        label = np.int32(best[3 * m + r])
+        own = np.sqrt(_square(row, points[label]))
+        least = (1.0 - ROUNDING) * np.float64(best[m + r]) - ROUNDING_OF_BUDGETS * np.float64(waypoint.most)
+        room = (1.0 - SLACK) * least * waypoint.unscale - (own + budgets[label] + SLACK * (own + reach))
+        bound = 2.0 * (np.float64(best[r]) + square)
+        rounding = np.float64(waypoint.relative) * bound * waypoint.unscale * waypoint.unscale
+        # Beyond the limit a score may have overflowed, and says nothing.
+        hidden = 2.0 * (np.sqrt(own * own + 4.0 * rounding) - own)
+        if bound < np.float64(waypoint.limit) and (room > 0.0 or room < -hidden):
+            labels[i] = label
+            rooms[i] = room
+            continue
         labels[i], rooms[i] = _find_room(row, points, budgets, reach, order, apart, labels[i])
 
 

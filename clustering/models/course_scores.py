@@ -26,8 +26,8 @@ SCORE_BYTES = 2**18
 """Size of the scores that are made together, in bytes, so that they stay in the cache."""
 SCALES = 1e-150, 1e150
 """Scales between which squares and what they are divided by stay in float64."""
-MANY_CENTERS = 64
-"""Up to so many centers for each feature, scores of all cost less than distances from the neighbouring ones."""
+FEWEST_FEATURES = 8
+"""With fewer features, distances from the neighbouring centers cost less than scores of all."""
 
 
 class ScoredWaypoint(NamedTuple):
@@ -62,13 +62,10 @@ class ScoredCourse(NamedTuple):
     """Power of two that rows are multiplied by."""
     waypoints: tuple[ScoredWaypoint, ...]
     """One for each waypoint."""
-    useful: bool
-    """Whether rows are scored; otherwise they are compared by distances, as squares would leave float64, or as that
-    costs less."""
 
 
-def score_course(points: Array, budgets: Array) -> ScoredCourse:
-    """Prepare the waypoints of a course for scores.
+def score_course(points: Array, budgets: Array) -> ScoredCourse | None:
+    """Prepare the waypoints of a course for scores; None where rows are to be compared by distances.
 
     Parameters
     ----------
@@ -79,7 +76,8 @@ def score_course(points: Array, budgets: Array) -> ScoredCourse:
     """
     scale = float(np.ldexp(1.0, -int(np.clip(np.frexp(np.abs(points).max())[1], -1000, 1000))))
     _, k, p = points.shape
-    useful = SCALES[0] < scale < SCALES[1] and (k <= MANY_CENTERS * p or p >= kernels.LONG)
+    if p < FEWEST_FEATURES or not SCALES[0] < scale < SCALES[1]:
+        return None
     relative, absolute = rounding_bound(p)
     names = np.arange(k, dtype=np.float32)
     made = []
@@ -101,7 +99,7 @@ def score_course(points: Array, budgets: Array) -> ScoredCourse:
                     unscale=1.0 / scale,
                 )
             )
-    return ScoredCourse(scale, tuple(made), useful)
+    return ScoredCourse(scale, tuple(made))
 
 
 class Followed(NamedTuple):
@@ -115,7 +113,7 @@ class Followed(NamedTuple):
     """Whether the row has to be followed on ``(m,)``; otherwise its kind is known."""
 
 
-def follow(
+def follow_by_scores(
     rows: Array,
     first: tuple[NDArray[np.int32], Array, Array],
     course: ScoredCourse,
@@ -166,10 +164,9 @@ class _Scorer:
         self.singles, self.norms = aligned_empty((m, p), np.float32), np.empty(m, np.float32)
         self.gathered, self.scores = aligned_empty((most, p), np.float32), aligned_empty((k * most,), np.float32)
         self.best = aligned_empty((4 * most,), np.float32)
-        if course.useful:
-            with np.errstate(over="ignore", invalid="ignore"):
-                np.multiply(rows, course.scale, out=self.singles, casting="same_kind")
-                np.einsum("mp,mp->m", self.singles, self.singles, out=self.norms)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(rows, course.scale, out=self.singles, casting="same_kind")
+            np.einsum("mp,mp->m", self.singles, self.singles, out=self.norms)
 
     def find_rooms(self, count: int, i: int, followed: Followed) -> None:
         """Find the labels and rooms of the chosen rows at waypoint `i`."""
@@ -178,10 +175,9 @@ class _Scorer:
             m = min(self.at_once, count - start)
             chosen = self.chosen[start : start + -(-m // NARROW) * NARROW]
             chosen[m:] = chosen[m - 1]
-            if self.course.useful:
-                self._score(chosen, waypoint.slopes)
+            self._score(chosen, waypoint.slopes)
             kernels.find_rooms(
-                self.scores, chosen, m, self.norms, self.rows, self.course.useful, waypoint, bounds.points[i],
+                self.scores, chosen, m, self.norms, self.rows, waypoint, bounds.points[i],
                 bounds.budgets[i], (bounds.reach, bounds.order, bounds.apart), self.best, *followed[:2],
             )  # fmt: skip
 

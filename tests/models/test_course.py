@@ -152,16 +152,16 @@ def test_centers_that_meet_on_a_row_leave_it_near() -> None:
 def test_scores_leave_hardly_more_rows_near_than_distances_do(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
     # Where clusters are far apart, the rounding of scores exceeds all budgets, and rows are compared by distances.
     rng = np.random.default_rng(0)
-    values = rng.standard_normal((4000, 4)) + apart * (np.arange(4000) % 2)[:, None]
+    values = rng.standard_normal((4000, 8)) + apart * (np.arange(4000) % 2)[:, None]
     places = [values[:12] - values.mean(axis=0)]
     for _ in range(3):
-        places.append(places[-1] + rng.standard_normal((12, 4)) * 0.1)
+        places.append(places[-1] + rng.standard_normal((12, 8)) * 0.1)
     made = functions(KMeans(12), [KMeansParams(values.mean(axis=0), place) for place in places])
     near = []
-    for many in (64, 0):
-        monkeypatch.setattr("clustering.models.course_scores.MANY_CENTERS", many)
+    for fewest in (8, 9):
+        monkeypatch.setattr("clustering.models.course_scores.FEWEST_FEATURES", fewest)
         course = Course(tuple(made), np.full((4, 12), 0.01))
-        assert course.scored.useful == (many > 0)
+        assert (course.scored is None) == (fewest == 9)
         near.append(split_rows(course, in_memory_rows(values))[1])
     by_score, by_distance = near
     assert 0 < by_distance.sum() < 2000
