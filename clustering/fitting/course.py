@@ -17,8 +17,6 @@ Array = NDArray[np.float64]
 
 ENOUGH = 2.0
 """Multiple of the expected errors of centers that budgets must allow, where the course is longer than one pass."""
-LEAST = 1.0
-"""The same for a single pass, after which a full read would follow in any case."""
 MOST = 2.0**20
 """Largest multiple of the expected errors."""
 ERRORS = 2.0
@@ -54,9 +52,9 @@ def choose_course(
         errors.append(each.errors)
         each.function.lower_multiples(rows, each.errors, labels, multiples)
         allowed = min(MOST, choose_multiple(multiples, counts, share))
-        if allowed < (ENOUGH if length else LEAST):
-            break
-        length, multiple = len(functions) - 1, allowed
+        # Rows are kept for the first pass in any case: the next estimate needs them most where they are few.
+        if allowed >= ENOUGH or not length:
+            length, multiple = len(functions) - 1, allowed
         if allowed < ENOUGH:
             break
     return Course(tuple(functions[: length + 1]), multiple * np.array(errors[: length + 1]))

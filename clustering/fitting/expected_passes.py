@@ -1,9 +1,10 @@
 """The passes that are expected after a full read, by the near rows of the read before and rows of the row sample.
 
-The near rows are known to the last one. Of the far rows, the sums at the last waypoint are known, and sampled rows tell
-how these change with the labels: each stands for its share of the rows. So only rows whose label has changed since add
-to the error of an estimate. The variance of the sum of a cluster is that of drawing these rows (Horvitz & Thompson
-1952, doi:10.1080/01621459.1952.10483446), and a pass hands on a part of the error of the one before.
+The near rows are known to the last one. Of the far rows, the sums at the waypoints are known, and sampled rows tell how
+those of the nearest one change with the labels: each stands for its share of the rows. So only rows whose label is
+another one there add to the error of an estimate. The variance of the sum of a cluster is that of drawing these rows
+(Horvitz & Thompson 1952, doi:10.1080/01621459.1952.10483446), and a pass hands on a part of the error of the one
+before.
 """
 
 from __future__ import annotations
@@ -104,20 +105,30 @@ def expected_passes(now: MarginStatistics[Any], sample: SampledRows, before: Las
             return
 
 
+class _SampledWaypoint(NamedTuple):
+    """The far rows at a waypoint of the last read, all and sampled."""
+
+    number: int
+    """Number of the waypoint."""
+    far: FarRows
+    """Sums of all of them."""
+    labelled: RowMargins
+    """Labels of the sampled ones."""
+    sampled: FarRows
+    """Sums of the sampled ones."""
+
+
 class _SampledFarRows:
     """Estimates the sums of the far rows at other centers."""
 
     def __init__(self, sample: SampledRows, before: LastRead | None) -> None:
         rows, counts = sample.standing, sample.counts
-        self.far_sums: FarRows | None = None
+        self.before = before
         if before is not None:
             far = ~split_rows(before.course, rows)[1]
             rows, counts = rows.select(far), counts[far]
-            last = before.course.functions[-1]
-            self.far_sums = before.steady + before.moving[-1]
-            self.labelled = last.measure(rows)
-            self.sampled = last.sum_far(rows, self.labelled)
         self.rows = rows
+        self.waypoint: _SampledWaypoint | None = None
         # The part of each weight that is unsure: nothing, where a row stands for itself alone.
         self.unsure = np.square(rows.weights) * (1.0 - 1.0 / counts)
 
@@ -126,17 +137,28 @@ class _SampledFarRows:
         measured = now.measure(self.rows)
         sums = now.sum_far(self.rows, measured)
         k = len(now.points)
-        if self.far_sums is None:
+        if self.before is None:
             return _sums_alone(sums.weight, sums.first), self._error(measured, k)
-        total = float(self.sampled.weight.sum())
-        scale = float(self.far_sums.weight.sum()) / total if total > 0.0 else 0.0
-        changed = measured.labels != self.labelled.labels
-        error = np.hypot(self._error(measured, k, changed), self._error(self.labelled, k, changed))
+        at = self._waypoint(self.before, now)
+        total = float(at.sampled.weight.sum())
+        scale = float(at.far.weight.sum()) / total if total > 0.0 else 0.0
+        changed = measured.labels != at.labelled.labels
+        error = np.hypot(self._error(measured, k, changed), self._error(at.labelled, k, changed))
         # What no sampled row has shown is taken to be less than the share of one row.
         one = self._error(measured, k) / np.sqrt(np.maximum(1, np.bincount(measured.labels, minlength=k)))
-        weight = self.far_sums.weight + scale * (sums.weight - self.sampled.weight)
-        first = self.far_sums.first + scale * (sums.first - self.sampled.first)
+        weight = at.far.weight + scale * (sums.weight - at.sampled.weight)
+        first = at.far.first + scale * (sums.first - at.sampled.first)
         return _sums_alone(weight, first), scale * np.maximum(error, np.maximum(one, LEAST_ERROR * one.max()))
+
+    def _waypoint(self, before: LastRead, now: MarginStatistics[Any]) -> _SampledWaypoint:
+        """Return what is known at the waypoint whose centers are the nearest to those of a pass."""
+        number = before.course.nearest_waypoint(now)
+        if self.waypoint is None or self.waypoint.number != number:
+            function = before.course.functions[number]
+            labelled = function.measure(self.rows)
+            far = before.steady + before.moving[number]
+            self.waypoint = _SampledWaypoint(number, far, labelled, function.sum_far(self.rows, labelled))
+        return self.waypoint
 
     def _error(self, measured: RowMargins, k: int, chosen: NDArray[np.bool_] | slice = slice(None)) -> Array:
         squares = self.unsure[chosen] * np.square(measured.distances[chosen])

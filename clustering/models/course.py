@@ -19,13 +19,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import pairwise
 from operator import add
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
 from clustering.models import course_kernels
+from clustering.models.course_kernels import CourseBounds
+from clustering.models.course_scores import ScoredCourse, follow_by_scores, score_course
 from clustering.models.margin_kernels import SLACK
 from clustering.models.margins import FarRows, MarginStatistics, RowMargins, farthest_other, within_budgets
 from clustering.models.model import Statistics
@@ -36,27 +38,6 @@ S = TypeVar("S", bound=Statistics)
 
 ROWS_AT_ONCE = 2**15
 """Rows that are followed along a course together, as the margins at all waypoints are held in memory."""
-
-
-class CourseBounds(NamedTuple):
-    """What is known of a course before any row is seen, as `course_kernels.follow` takes it."""
-
-    points: Array
-    """Centers at all waypoints ``(number of waypoints, k, p)``."""
-    budgets: Array
-    """Budgets of the course ``(number of waypoints, k)``."""
-    astray: Array
-    """How far each center may be from its place in the full read anywhere on the course ``(k,)``."""
-    losses: Array
-    """By how much the room of a row is less than at the waypoint after, at most ``(number of waypoints, k)``."""
-    ahead: Array
-    """By how much it gets less on the way to the first one, at most ``(number of waypoints, k)``."""
-    reach: float
-    """Largest distance of a center from the origin."""
-    order: NDArray[np.int32]
-    """Neighbours of each center along the whole course ``(k, l)``."""
-    apart: Array
-    """Bounds of their distances less their budgets ``(k, l)``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +64,11 @@ class Course(Generic[S]):
             The function of the other pass.
         """
         return int(np.argmin([np.linalg.norm(each.points - now.points) for each in self.functions]))
+
+    @cached_property
+    def scored(self) -> ScoredCourse | None:
+        """The waypoints, as rows are scored by them; None where rows are compared by distances."""
+        return score_course(self.bounds.points, self.budgets)
 
     @cached_property
     def bounds(self) -> CourseBounds:
@@ -164,7 +150,11 @@ def _follow(course: Course[S], rows: Rows, first: RowMargins) -> tuple[NDArray[n
     labels, distances, kinds = np.empty(shape, np.int32), np.empty(shape), np.empty(len(rows), np.int8)
     for start, stop, mapped in course.functions[0].mapped(rows):
         part = slice(start, stop)
-        course_kernels.follow(mapped, *first.select(part), *course.bounds, labels[part], distances[part], kinds[part])
+        known, out = first.select(part), (labels[part], distances[part], kinds[part])
+        if course.scored is None:
+            course_kernels.follow(mapped, *known, *course.bounds, *out)
+        else:
+            follow_by_scores(mapped, known, course.scored, course.bounds, out)
     steady, moving = kinds == course_kernels.STEADY, kinds == course_kernels.MOVING
     changing, by_label, by_distance = rows.select(moving), labels[moving].T, distances[moving].T
     sums = tuple(

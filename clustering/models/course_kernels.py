@@ -1,8 +1,9 @@
-"""Compiled loops that compare rows with the centers near their own, and follow them along a course.
+"""Compiled loops that follow rows along a course, and compare them with the centers at its waypoints.
 
-A center j at the distance ‖a − j‖ from the nearest center a of a row is at least ‖a − j‖ − d(x, a) away from it. So a
-row is compared with the other centers in the order of their distance from its own, until none of the rest can count
-(Newling & Fleuret 2016, PMLR 48:936–944, for the labels of one pass).
+Scores of rows by all centers, in float32, give lower bounds of the distances. Where these are too rough, distances are
+computed. A center j at the distance ‖a − j‖ from the nearest center a of a row is at least ‖a − j‖ − d(x, a) away from
+it. So a row is compared with the other centers in the order of their distance from its own, until none of the rest can
+count (Newling & Fleuret 2016, PMLR 48:936–944, for the labels of one pass).
 
 What is known at a waypoint holds at the next one, less what the centers move (Hamerly 2010,
 doi:10.1137/1.9781611972801.12). Only a row for which that is not enough is compared again.
@@ -10,16 +11,46 @@ doi:10.1137/1.9781611972801.12). Only a row for which that is not enough is comp
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from clustering.compiling import INLINED, INNER, njit
 from clustering.models.kernels import BARE, distance_between
+from clustering.models.lane_functions import root
+from clustering.models.lanes import NARROW, load, repeated, splat, store, where_less
 from clustering.models.margin_kernels import SLACK
+from clustering.models.score_kernels import compare
 
 LONG = 16
 """Number of features from which distances are added up side by side."""
+ROUNDING, ROUNDING_OF_BUDGETS = 2.0**-22, 2.0**-21
+"""Rounding of a distance less a budget in float32, relative to it and to the largest budget: four and eight times that
+of one operation, which cover the root, the difference and the budget itself."""
 NEAR, STEADY, MOVING = 0, 1, 2
 """Kinds of rows along a course: near a boundary, far with one label, and far with several."""
+
+
+class CourseBounds(NamedTuple):
+    """What is known of a course before any row is seen, as the kernels take it."""
+
+    points: NDArray[np.float64]
+    """Centers at all waypoints ``(number of waypoints, k, p)``."""
+    budgets: NDArray[np.float64]
+    """Budgets of the course ``(number of waypoints, k)``."""
+    astray: NDArray[np.float64]
+    """How far each center may be from its place at the first waypoint anywhere on the course ``(k,)``."""
+    losses: NDArray[np.float64]
+    """By how much the room of a row is less than at the waypoint after, at most ``(number of waypoints, k)``."""
+    ahead: NDArray[np.float64]
+    """By how much it gets less on the way to the first one, at most ``(number of waypoints, k)``."""
+    reach: float
+    """Largest distance of a center from the origin."""
+    order: NDArray[np.int32]
+    """Neighbours of each center along the whole course ``(k, l)``."""
+    apart: NDArray[np.float64]
+    """Bounds of their distances less their budgets ``(k, l)``."""
 
 
 # Inlined into each of its callers, the distance would take a second more to compile.
@@ -167,6 +198,167 @@ def follow(  # type: ignore[no-untyped-def]
         if kind == MOVING:
             for i in range(w):
                 distances[r, i] = np.sqrt(_square(row, points[i, labels[r, i]]))
+
+
+@njit(**BARE)
+def take_losses(losses, first, known, labels, rooms, waits, chosen):  # type: ignore[no-untyped-def]
+    """Lower the rooms of rows by what they lose on the way to a waypoint; return how many rows have none left.
+
+    Parameters
+    ----------
+    losses
+        Losses of the rows of each cluster ``(k,)``.
+    first, known
+        Labels and rooms of the rows ``(m,)`` that are known there beforehand; rooms are empty where nothing is known.
+    labels, rooms, waits
+        What is known of the rows ``(m,)``, see `course_scores.Followed`.
+    chosen
+        Gets the indices of the rows without room.
+    """
+    count = 0
+    for r in range(labels.shape[0]):
+        if waits[r]:
+            rooms[r] -= losses[labels[r]]
+            if not rooms[r] > 0.0 and known.shape[0] and known[r] > 0.0:
+                labels[r], rooms[r] = first[r], known[r]
+            if not rooms[r] > 0.0:
+                chosen[count] = r
+                count += 1
+    return count
+
+
+@njit(**INNER, **BARE)
+def _sweep(scores, m, waypoint, best):  # type: ignore[no-untyped-def]
+    """Find the two least distances less budgets of each row, and the center of the least, sixteen rows at a time."""
+    # Behind the squared norms comes what is found.
+    second_at, least_at, label_at = m, 2 * m, 3 * m
+    zero = splat(np.float32(0.0))
+    two = splat(np.float32(2.0))
+    square = splat(waypoint.reach * waypoint.reach)
+    relative = splat(waypoint.relative)
+    absolute = splat(waypoint.absolute)
+    for r in range(0, m, NARROW):
+        norm = load(best, r)
+        # (a + b)² is at most 2 a² + 2 b².
+        low = norm - (relative * (two * (norm + square)) + absolute)
+        least = splat(np.float32(np.inf))
+        second = least
+        label = zero
+        for j in range(waypoint.offsets.shape[0]):
+            squared = load(scores, j * m + r) + (low + repeated(waypoint.offsets, j))
+            # NaN becomes 0, which is no room.
+            squared = where_less(zero, squared, squared, zero)
+            bound = root(squared) - repeated(waypoint.budgets, j)
+            least, second, label = compare(bound, repeated(waypoint.names, j), least, second, label)
+        store(best, second_at + r, second)
+        store(best, least_at + r, least)
+        store(best, label_at + r, label)
+
+
+@njit(**BARE)
+def find_rooms(  # type: ignore[no-untyped-def]
+    scores, chosen, count, norms, rows, waypoint, points, budgets, bounds, best, labels, rooms
+):
+    """Find the labels and rooms of some rows at a waypoint.
+
+    If all others but one center are farther than that one asks for, its distance less its budget is the least. So the
+    distance from the center of the least alone is computed, and a row whose room the rounding of scores may hide is
+    compared by distances.
+
+    Parameters
+    ----------
+    scores
+        Scores ``(k, m)``, with m rounded up to whole vectors.
+    chosen, count
+        Indices of the rows ``(m,)``, and how many of them count.
+    norms, rows
+        Squared norms of all scaled rows ``(n,)``, and the rows ``(n, p)``.
+    waypoint
+        Centers as they are scored.
+    points, budgets
+        Centers ``(k, p)``, and how far each may stray ``(k,)``.
+    bounds
+        Reach, order and neighbours of `CourseBounds`.
+    best
+        Memory for four numbers of each row of a vector ``(4 m,)``.
+    labels, rooms
+        Labels to begin with and rooms ``(n,)``, which become those at the waypoint; a row without room may get any
+        label.
+    """
+    m = chosen.shape[0]
+    reach, order, apart = bounds
+    for r in range(m):
+        best[r] = norms[chosen[r]]
+    _sweep(scores, m, waypoint, best)
+    square = np.float64(waypoint.reach) * np.float64(waypoint.reach)
+    for r in range(count):
+        i = chosen[r]
+        row = rows[i]
+        label = np.int32(best[3 * m + r])
+        own = np.sqrt(_square(row, points[label]))
+        least = (1.0 - ROUNDING) * np.float64(best[m + r]) - ROUNDING_OF_BUDGETS * np.float64(waypoint.most)
+        room = (1.0 - SLACK) * least * waypoint.unscale - (own + budgets[label] + SLACK * (own + reach))
+        bound = 2.0 * (np.float64(best[r]) + square)
+        rounding = np.float64(waypoint.relative) * bound * waypoint.unscale * waypoint.unscale
+        # Beyond the limit a score may have overflowed, and says nothing.
+        hidden = 2.0 * (np.sqrt(own * own + 4.0 * rounding) - own)
+        if bound < np.float64(waypoint.limit) and (room > 0.0 or room < -hidden):
+            labels[i] = label
+            rooms[i] = room
+            continue
+        labels[i], rooms[i] = _find_room(row, points, budgets, reach, order, apart, labels[i])
+
+
+@njit(**BARE)
+def tell_kinds(i, first, ahead, labels, rooms, waits, at_waypoints, kinds):  # type: ignore[no-untyped-def]
+    """Tell the kinds of rows by what is known at a waypoint, and keep their labels.
+
+    Parameters
+    ----------
+    i
+        Number of the waypoint.
+    first
+        Labels at the first waypoint ``(m,)``.
+    ahead
+        By how much the room of a row of each cluster gets less on the way to the first one, at most ``(k,)``.
+    labels, rooms, waits
+        What is known of the rows ``(m,)``, see `course_scores.Followed`.
+    at_waypoints
+        Gets the labels ``(m, w)``.
+    kinds
+        Kinds ``(m,)``.
+    """
+    for r in range(first.shape[0]):
+        if not waits[r]:
+            continue
+        at_waypoints[r, i] = labels[r]
+        # NaN, where squares leave float64, is no room either.
+        if not rooms[r] > 0.0:
+            kinds[r] = NEAR
+            waits[r] = False
+        elif labels[r] != first[r]:
+            kinds[r] = MOVING
+        elif kinds[r] == STEADY and rooms[r] > ahead[labels[r]]:
+            waits[r] = False
+
+
+@njit(**BARE)
+def measure_moving(rows, points, labels, distances, moving):  # type: ignore[no-untyped-def]
+    """Compute the distances of moving rows at all waypoints.
+
+    Parameters
+    ----------
+    rows, points
+        Rows ``(m, p)``, and centers at all waypoints ``(w, k, p)``.
+    labels, distances
+        Labels of the rows at all waypoints ``(m, w)``; gets their distances.
+    moving
+        Whether each row is moving ``(m,)``.
+    """
+    for r in range(rows.shape[0]):
+        if moving[r]:
+            for i in range(points.shape[0]):
+                distances[r, i] = np.sqrt(_square(rows[r], points[i, labels[r, i]]))
 
 
 @njit(**BARE)

@@ -104,8 +104,16 @@ def turn_singles(rows, m, d, origin, scores, columns, norms):  # type: ignore[no
 
 
 @njit(**INLINED, **BARE)
-def _compare(score, name, least, second, label):  # type: ignore[no-untyped-def]
-    """Update the two least scores of sixteen rows, and the center of the least, with the scores of a center."""
+def compare(score, name, least, second, label):  # type: ignore[no-untyped-def]
+    """Update the two least scores of sixteen rows, and the center of the least, with the scores of a center.
+
+    Parameters
+    ----------
+    score, name
+        Scores of a center, and its index in all lanes.
+    least, second, label
+        The two least scores so far, and the center of the least.
+    """
     greater = where_less(score, least, least, score)
     return (
         where_less(score, least, score, least),
@@ -284,10 +292,10 @@ def _four_of_sixteen(columns, r, slopes, offsets, c, d, ahead, half, at, step): 
 def _compare_four(s0, s1, s2, s3, names, c, best):  # type: ignore[no-untyped-def]
     """Update the two least scores of sixteen rows, and the label, with the scores of four centers from `c` on."""
     least, second, label = best
-    least, second, label = _compare(s0, repeated(names, c), least, second, label)
-    least, second, label = _compare(s1, repeated(names, c + 1), least, second, label)
-    least, second, label = _compare(s2, repeated(names, c + 2), least, second, label)
-    return _compare(s3, repeated(names, c + 3), least, second, label)
+    least, second, label = compare(s0, repeated(names, c), least, second, label)
+    least, second, label = compare(s1, repeated(names, c + 1), least, second, label)
+    least, second, label = compare(s2, repeated(names, c + 2), least, second, label)
+    return compare(s3, repeated(names, c + 3), least, second, label)
 
 
 @njit(**INNER, **BARE)

@@ -146,3 +146,24 @@ def test_centers_that_meet_on_a_row_leave_it_near() -> None:
     ]
     course = Course(tuple(functions(KMeans(3), params)), np.zeros((2, 3)))
     assert split_rows(course, in_memory_rows(np.array([[0.0]])))[1].all()
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e3, 1e6], ids="{:g}-apart".format)
+def test_scores_leave_hardly_more_rows_near_than_distances_do(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where clusters are far apart, the rounding of scores exceeds all budgets, and rows are compared by distances.
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((4000, 8)) + apart * (np.arange(4000) % 2)[:, None]
+    places = [values[:12] - values.mean(axis=0)]
+    for _ in range(3):
+        places.append(places[-1] + rng.standard_normal((12, 8)) * 0.1)
+    made = functions(KMeans(12), [KMeansParams(values.mean(axis=0), place) for place in places])
+    near = []
+    for fewest in (8, 9):
+        monkeypatch.setattr("clustering.models.course_scores.FEWEST_FEATURES", fewest)
+        course = Course(tuple(made), np.full((4, 12), 0.01))
+        assert (course.scored is None) == (fewest == 9)
+        near.append(split_rows(course, in_memory_rows(values))[1])
+    by_score, by_distance = near
+    assert 0 < by_distance.sum() < 2000
+    assert not (by_distance & ~by_score).any()
+    assert by_score.sum() <= by_distance.sum() + 4
