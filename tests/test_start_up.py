@@ -60,16 +60,6 @@ def test_declaring_the_options_reads_no_source_and_prepares_no_class() -> None:
     assert "pydantic.plugin._loader" not in modules
 
 
-def test_a_command_leaves_nothing_to_look_through_when_it_exits() -> None:
-    look = "import atexit, gc; atexit.register(lambda: print(len(gc.get_objects()) < 1000 < gc.get_freeze_count()))"
-    # Only what the function itself makes is left; everything else is out of the collector's sight.
-    done = subprocess.run(
-        [sys.executable, "-c", f"{look}; from clustering_flows.cli import main; main()", "--version"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "True"
-
-
 @pytest.mark.parametrize("report", [False, True])
 def test_a_job_over_an_array_loads_neither_xarray_nor_dask_nor_matplotlib(tmp_path: Path, report: bool) -> None:
     zarr.create_array(str(tmp_path / "rows"), shape=(60, 2), chunks=(30, 2), dtype="f8")[:] = np.arange(120.0).reshape(
