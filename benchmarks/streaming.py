@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,16 +154,14 @@ def memory(folder: str, n: int, d: int, k: int) -> list[Result]:
 def child(command: str, path: str) -> None:
     """Print the memory that a job is forecast to take, or that it takes, in bytes."""
     from clustering.run.inspect import inspect_job
-    from clustering.run.job import run_fit
+    from clustering_flows.cli import main as command_line
     from clustering_flows.loading import load_config
-    from clustering_flows.terminal import terminal_watch
 
-    job = load_config(path)
     if command == "inspect":
-        print(inspect_job(job)["forecast"]["memory_bytes"])
+        print(inspect_job(load_config(path))["forecast"]["memory_bytes"])
         return
-    with terminal_watch(sys.stderr) as watch:
-        run_fit(job, watch)
+    with suppress(SystemExit):
+        command_line(["fit", path, "--no-prefect"])
     # The peak of `getrusage` would count the memory of the process that started this one too.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(int(status["VmHWM"].split()[0]) * 1024)

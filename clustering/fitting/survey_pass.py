@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 
 SAMPLE_BYTES = 128 * MIB
 """Largest size of the row sample, in bytes. It does not depend on the memory of a worker, as no result may."""
+SIDE_SHARE = 32
+"""Samples of parts may take one part in this many of a worker's memory before they are joined."""
 SAMPLE_SHARE = 16
 """The row sample should take at most one part in this many of a worker's memory, as restarts copy it."""
 LEAST_RANGE = 2.0**-460
@@ -170,7 +172,9 @@ def run_survey(
         raise DataError(refusal)
     allow_missing = runner.source.missing == "marginalize"
     full_scatter = makes_full_scatter(model, preprocess, d, few=few)
-    survey_model = SurveyModel(options.fit.seed, m, k, floor, divergence, allow_missing, full_scatter)
+    survey_model = SurveyModel(
+        options.fit.seed, m, k, floor, divergence, allow_missing, full_scatter, memory // SIDE_SHARE
+    )
     if preprocess.unit_norm:
         runner = replace(runner, preparation=only_unit_norm(d))
     result = runner.run([survey_model.statistics])

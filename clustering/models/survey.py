@@ -29,9 +29,8 @@ WIDEST_COVARIANCE = 1024
 
 MOST_SAMPLES = 32
 """Samples of parts of the rows that are kept side by side."""
-SIDE_ROWS, SIDE_BYTES = 4, 128 * 2**20
-"""They are kept so even if they hold more rows than the sample will: up to so many times as many, and up to this size,
-which a sample may have."""
+SIDE_ROWS = 4
+"""They are kept so even if they hold more rows than the sample will, up to so many times as many if memory allows."""
 
 
 class RowSample(NamedTuple):
@@ -193,6 +192,8 @@ class Survey:
     """Number of rows of positive weight."""
     zero_rows: int = 0
     """Number of zero rows that were left out, because rows are scaled to length 1."""
+    side_bytes: int = 0
+    """Size up to which samples of parts are kept side by side, where they hold more rows than the sample will."""
 
     def __add__(self, other: Survey) -> Survey:
         observed = None
@@ -221,13 +222,15 @@ class Survey:
             observed,
             self.n_positive + other.n_positive,
             self.zero_rows + other.zero_rows,
+            self.side_bytes,
         )
 
     def _joined_samples(self, other: Survey) -> tuple[RowSample, ...]:
         """Join the samples of both where they are many, or hold too many and large rows; to join is to copy rows."""
         samples = self.samples + other.samples
         rows = sum(len(sample.weights) for sample in samples)
-        small = rows <= SIDE_ROWS * self.sample_rows and sum(one.values.nbytes for one in samples) <= SIDE_BYTES
+        size = sum(sample.values.nbytes for sample in samples)
+        small = rows <= SIDE_ROWS * self.sample_rows and size <= self.side_bytes
         if len(samples) <= MOST_SAMPLES and (rows <= self.sample_rows or small):
             return samples
         return (RowSample.joined(samples, self.sample_rows),)
@@ -334,6 +337,8 @@ class SurveyModel:
     """Whether rows may have missing features."""
     full_scatter: bool = False
     """Whether the scatter is a full matrix, and not its diagonal."""
+    side_bytes: int = 0
+    """Size up to which samples of parts are kept side by side, where they hold more rows than the sample will."""
 
     def statistics(self, rows: Rows) -> Survey:
         """Make the survey of the rows of one block.
@@ -370,7 +375,7 @@ class SurveyModel:
         return Survey(
             int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,
             (self._sample(rows),), self._distinct(rows, digests), self.sample_rows, self.distinct_rows, observed,
-            len(_positive_rows(rows)), rows.zero_rows,
+            len(_positive_rows(rows)), rows.zero_rows, self.side_bytes,
         )  # fmt: skip
 
     def _sample(self, rows: Rows) -> RowSample:

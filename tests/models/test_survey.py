@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import add
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clustering.data.rows import Rows, in_memory_rows
-from clustering.models import survey
 from clustering.models.survey import DistinctRows, RowSample, Survey, SurveyModel
 
 seeds = st.integers(0, 2**32 - 1)
@@ -19,13 +17,15 @@ seeds = st.integers(0, 2**32 - 1)
 class Problem:
     """Rows on a grid of two dimensions: few distinct rows, of which a part has weight zero or is masked."""
 
-    def __init__(self, seed: int, height: int, width: int, d: int, sample_rows: int, distinct_rows: int) -> None:
+    def __init__(
+        self, seed: int, height: int, width: int, d: int, sample_rows: int, distinct_rows: int, side_bytes: int
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.grid = height, width
         self.values = rng.integers(-3, 4, (height, width, d)).astype(np.float64)
         self.weights = rng.integers(0, 4, self.grid) / 2
         self.mask = rng.random(self.grid) < 0.8
-        self.model = SurveyModel(seed, sample_rows, distinct_rows)
+        self.model = SurveyModel(seed, sample_rows, distinct_rows, side_bytes=side_bytes)
 
     def rows(self, down: slice = slice(None), across: slice = slice(None), *, only: np.ndarray | None = None) -> Rows:
         region = down, across
@@ -48,7 +48,11 @@ class Problem:
 
 
 side = st.integers(1, 9)
-problems = st.builds(Problem, seeds, side, side, st.integers(1, 3), st.integers(1, 90), st.integers(1, 12))
+problems = st.builds(
+    Problem, seeds, side, side, st.integers(1, 3), st.integers(1, 90), st.integers(1, 12),
+    st.sampled_from([0, 500, 2**20]),
+)  # fmt: skip
+"""Wherever samples of parts are joined on the way."""
 
 
 def assert_same_arrays(a: RowSample | DistinctRows, b: RowSample | DistinctRows) -> None:
@@ -69,11 +73,9 @@ def assert_same(a: Survey, b: Survey) -> None:
         np.testing.assert_allclose(a.scatter, b.scatter, rtol=1e-12, atol=1e-11)
 
 
-@given(problems, side, side, st.sampled_from([0, 500, survey.SIDE_BYTES]))
-def test_any_blocks_add_up_to_the_whole(problem: Problem, down: int, across: int, side_bytes: int) -> None:
-    """Wherever samples of parts are joined on the way."""
-    with mock.patch.object(survey, "SIDE_BYTES", side_bytes):
-        assert_same(reduce(add, problem.parts(down, across)), problem.survey())
+@given(problems, side, side)
+def test_any_blocks_add_up_to_the_whole(problem: Problem, down: int, across: int) -> None:
+    assert_same(reduce(add, problem.parts(down, across)), problem.survey())
 
 
 @given(problems)
