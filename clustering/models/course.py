@@ -150,11 +150,11 @@ def _follow(course: Course[S], rows: Rows, first: RowMargins) -> tuple[NDArray[n
     labels, distances, kinds = np.empty(shape, np.int32), np.empty(shape), np.empty(len(rows), np.int8)
     for start, stop, mapped in course.functions[0].mapped(rows):
         part = slice(start, stop)
-        known, out = first.select(part), (labels[part], distances[part], kinds[part])
+        measured, out = first.select(part), (labels[part], distances[part], kinds[part])
         if course.scored is None:
-            course_kernels.follow(mapped, *known, *course.bounds, *out)
+            course_kernels.follow(mapped, *measured, *course.bounds, *out)
         else:
-            follow_by_scores(mapped, known, course.scored, course.bounds, out)
+            follow_by_scores(mapped, measured, course.scored, course.bounds, out)
     steady, moving = kinds == course_kernels.STEADY, kinds == course_kernels.MOVING
     changing, by_label, by_distance = rows.select(moving), labels[moving].T, distances[moving].T
     sums = tuple(

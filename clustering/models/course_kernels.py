@@ -201,15 +201,15 @@ def follow(  # type: ignore[no-untyped-def]
 
 
 @njit(**BARE)
-def take_losses(losses, first, known, labels, rooms, waits, chosen):  # type: ignore[no-untyped-def]
+def take_losses(losses, first, at_first, labels, rooms, waits, chosen):  # type: ignore[no-untyped-def]
     """Lower the rooms of rows by what they lose on the way to a waypoint; return how many rows have none left.
 
     Parameters
     ----------
     losses
         Losses of the rows of each cluster ``(k,)``.
-    first, known
-        Labels and rooms of the rows ``(m,)`` that are known there beforehand; rooms are empty where nothing is known.
+    first, at_first
+        Labels and rooms of the rows ``(m,)`` at the first waypoint; rooms are empty for the way to another one.
     labels, rooms, waits
         What is known of the rows ``(m,)``, see `course_scores.Followed`.
     chosen
@@ -219,8 +219,8 @@ def take_losses(losses, first, known, labels, rooms, waits, chosen):  # type: ig
     for r in range(labels.shape[0]):
         if waits[r]:
             rooms[r] -= losses[labels[r]]
-            if not rooms[r] > 0.0 and known.shape[0] and known[r] > 0.0:
-                labels[r], rooms[r] = first[r], known[r]
+            if not rooms[r] > 0.0 and at_first.shape[0] and at_first[r] > 0.0:
+                labels[r], rooms[r] = first[r], at_first[r]
             if not rooms[r] > 0.0:
                 chosen[count] = r
                 count += 1

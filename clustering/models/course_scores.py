@@ -144,8 +144,9 @@ def follow_by_scores(
     at_first = first[2] - (bounds.budgets[0] + farthest_other(bounds.budgets[0]))[first[0]]
     # Budgets grow along a course, so that most of the near rows are found before the first waypoints.
     for i in range(len(bounds.points) - 1, -1, -1):
-        known = at_first if i == 0 else at_first[:0]
-        count = kernels.take_losses(bounds.losses[i], first[0], known, *followed, scorer.chosen)
+        count = kernels.take_losses(
+            bounds.losses[i], first[0], at_first if i == 0 else at_first[:0], *followed, scorer.chosen
+        )
         scorer.find_rooms(count, i, followed)
         kernels.tell_kinds(i, first[0], bounds.ahead[i], *followed, labels, kinds)
     kernels.measure_moving(rows, bounds.points, labels, distances, kinds == MOVING)
