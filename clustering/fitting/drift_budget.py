@@ -181,8 +181,10 @@ class BudgetedPasses:
         few = self.sample.every(-(-len(self.sample.counts) // PLANNED_ROWS))
         # Sums are float64, and each task holds those of a few blocks.
         longest = min(longest, max(1, self.sums_room // now.points.nbytes))
-        expected = expected_passes(now, self.sample, before)
-        return choose_course(expected, few.standing, few.counts, self.share, longest)
+        # The map of a pool; on a cluster this process has one thread, and its workers have the rest.
+        for_each = map if self.runner.engine.pool is None else self.runner.engine.pool.map
+        expected = expected_passes(now, self.sample, before, for_each)
+        return choose_course(expected, few, self.share, longest, for_each)
 
     def _near_rows(self, now: MarginStatistics[Any]) -> PassResult:
         return replace(self.runner, near=self.near).run([now])

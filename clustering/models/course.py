@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import pairwise
-from operator import add
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -26,8 +25,10 @@ from numpy.typing import NDArray
 
 from clustering.data.rows import Rows
 from clustering.models import course_kernels
-from clustering.models.course_kernels import CourseBounds
-from clustering.models.course_scores import ScoredCourse, follow_by_scores, score_course
+from clustering.models.assignment import sub_block_rows
+from clustering.models.course_kernels import CLEAR, NEAR, STEADY, CourseBounds
+from clustering.models.course_scores import ScoredCourse, follow_memory, score_course
+from clustering.models.far_sums import FarSums
 from clustering.models.margin_kernels import SLACK
 from clustering.models.margins import FarRows, MarginStatistics, RowMargins, farthest_other, within_budgets
 from clustering.models.model import Statistics
@@ -35,9 +36,6 @@ from clustering.models.neighbouring_centers import neighbouring_centers
 
 Array = NDArray[np.float64]
 S = TypeVar("S", bound=Statistics)
-
-ROWS_AT_ONCE = 2**15
-"""Rows that are followed along a course together, as the margins at all waypoints are held in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +64,8 @@ class Course(Generic[S]):
         return int(np.argmin([np.linalg.norm(each.points - now.points) for each in self.functions]))
 
     @cached_property
-    def scored(self) -> ScoredCourse | None:
-        """The waypoints, as rows are scored by them; None where rows are compared by distances."""
+    def scored(self) -> ScoredCourse:
+        """The waypoints, as rows are scored by them."""
         return score_course(self.bounds.points, self.budgets)
 
     @cached_property
@@ -87,7 +85,7 @@ class Course(Generic[S]):
         astray, reach = self.astray.max(axis=0), float(np.linalg.norm(points, axis=2).max())
         away = np.array([self.functions[0].drift(each) for each in self.functions]).max(axis=0)
         neighbours = neighbouring_centers(points[0], away, astray)
-        return CourseBounds(points, self.budgets, astray, losses, ahead, reach, *neighbours)
+        return CourseBounds(points, self.budgets, losses, ahead, reach, *neighbours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,39 +127,37 @@ def split_rows(course: Course[S], rows: Rows) -> tuple[CourseStatistics[S], NDAr
     wide = most + farthest_other(most)
     split, measured = now.split(rows, wide)
     near = ~(measured.margins > wide[measured.labels])
-    looked = np.flatnonzero(near if rows.has_missing is None else near & ~rows.has_missing)
-    steady: list[FarRows] = [replace(split.far, near=0)]
-    moving: list[tuple[FarRows, ...]] = []
-    for start in range(0, max(1, len(looked)), ROWS_AT_ONCE):
-        chosen = np.zeros(len(rows), np.bool_)
-        chosen[looked[start : start + ROWS_AT_ONCE]] = True
-        far, still, changing = _follow(course, rows.select(chosen), measured.select(chosen))
-        near[looked[start : start + ROWS_AT_ONCE][far]] = False
-        steady.append(still)
-        moving.append(changing)
-    made = replace(reduce(add, steady), near=int(near.sum()))
-    sums = tuple(reduce(add, parts) for parts in zip(*moving, strict=True))
-    return CourseStatistics(split.statistics, made, sums), near
+    sums = FarSums(split.far.first.shape, len(course.functions), now.factor)
+    if rows.has_missing is None:
+        _follow(course, rows, measured, near, sums)
+    else:
+        complete = ~rows.has_missing
+        left = near[complete]
+        _follow(course, rows.select(complete), measured.select(complete), left, sums)
+        near[complete] = left
+    steady = replace(split.far + sums.steady, near=int(near.sum()))
+    return CourseStatistics(split.statistics, steady, sums.moving), near
 
 
-def _follow(course: Course[S], rows: Rows, first: RowMargins) -> tuple[NDArray[np.bool_], FarRows, tuple[FarRows, ...]]:
-    """Find far rows, and add up those with one label along the course, and the others at each waypoint."""
-    shape = len(rows), len(course.functions)
-    labels, distances, kinds = np.empty(shape, np.int32), np.empty(shape), np.empty(len(rows), np.int8)
-    for start, stop, mapped in course.functions[0].mapped(rows):
-        part = slice(start, stop)
-        measured, out = first.select(part), (labels[part], distances[part], kinds[part])
-        if course.scored is None:
-            course_kernels.follow(mapped, *measured, *course.bounds, *out)
-        else:
-            follow_by_scores(mapped, measured, course.scored, course.bounds, out)
-    steady, moving = kinds == course_kernels.STEADY, kinds == course_kernels.MOVING
-    changing, by_label, by_distance = rows.select(moving), labels[moving].T, distances[moving].T
-    sums = tuple(
-        function.sum_far(changing, RowMargins(np.ascontiguousarray(a), np.ascontiguousarray(b), np.empty(0)))
-        for function, a, b in zip(course.functions, by_label, by_distance, strict=True)
-    )
-    return steady | moving, course.functions[0].sum_far(rows.select(steady), first.select(steady)), sums
+def _follow(course: Course[S], rows: Rows, first: RowMargins, near: NDArray[np.bool_], sums: FarSums) -> None:
+    """Follow the near rows of a block along a course; add up those that are far after all, which are near no more."""
+    budgets, w = course.budgets[0], len(course.functions)
+    # Margins are rooms without budgets.
+    at_first = first.margins - (budgets + farthest_other(budgets))[first.labels]
+    most = min(len(rows), sub_block_rows(rows.values.shape[1]))
+    memory = follow_memory(course.bounds.points.shape[2])
+    labels, distances = np.empty((most, w), np.int32), np.empty((most, w))
+    for start, stop, points, part in course.functions[0].mapped(rows):
+        some, m = slice(start, stop), stop - start
+        if not near[some].any():
+            continue
+        kinds = np.where(near[some], STEADY, CLEAR).astype(np.int8)
+        out = labels[:m], distances[:m]
+        course_kernels.follow(
+            points, first.labels[some], at_first[some], course.scored, course.bounds, memory, *out, kinds
+        )
+        sums.add(part, rows.weights[some], first.select(some), kinds, *out)
+        near[some] = kinds == NEAR
 
 
 def find_waypoint(

@@ -1,9 +1,11 @@
 """Compiled loops that follow rows along a course, and compare them with the centers at its waypoints.
 
-Scores of rows by all centers, in float32, give lower bounds of the distances. Where these are too rough, distances are
-computed. A center j at the distance ‖a − j‖ from the nearest center a of a row is at least ‖a − j‖ − d(x, a) away from
-it. So a row is compared with the other centers in the order of their distance from its own, until none of the rest can
-count (Newling & Fleuret 2016, PMLR 48:936–944, for the labels of one pass).
+Scores of rows by all centers, in float32, give lower bounds of the distances. Only the distance from the nearest center
+is computed in float64, and those of a row whose scores are too rough. Scores decide which rows are far, and no label.
+
+Where distances are compared, a center j at the distance ‖a − j‖ from the nearest center a of a row is at least
+‖a − j‖ − d(x, a) away from it. So the row is compared with the other centers in the order of their distance from its
+own, until none of the rest can count (Newling & Fleuret 2016, PMLR 48:936–944, for the labels of one pass).
 
 What is known at a waypoint holds at the next one, less what the centers move (Hamerly 2010,
 doi:10.1137/1.9781611972801.12). Only a row for which that is not enough is compared again.
@@ -19,17 +21,18 @@ from numpy.typing import NDArray
 from clustering.compiling import INLINED, INNER, njit
 from clustering.models.kernels import BARE, distance_between
 from clustering.models.lane_functions import root
-from clustering.models.lanes import NARROW, load, repeated, splat, store, where_less
+from clustering.models.lanes import MANY_REGISTERS, NARROW, load, repeated, splat, store, where_less
+from clustering.models.lloyd_buffers import CENTERS_AT_ONCE
 from clustering.models.margin_kernels import SLACK
-from clustering.models.score_kernels import compare
+from clustering.models.score_kernels import compare, scores_of_eight, scores_of_four, turn
 
 LONG = 16
 """Number of features from which distances are added up side by side."""
 ROUNDING, ROUNDING_OF_BUDGETS = 2.0**-22, 2.0**-21
 """Rounding of a distance less a budget in float32, relative to it and to the largest budget: four and eight times that
 of one operation, which cover the root, the difference and the budget itself."""
-NEAR, STEADY, MOVING = 0, 1, 2
-"""Kinds of rows along a course: near a boundary, far with one label, and far with several."""
+NEAR, STEADY, MOVING, CLEAR = 0, 1, 2, 3
+"""Kinds of rows along a course: near a boundary, far with one label, far with several, and far by the first look."""
 
 
 class CourseBounds(NamedTuple):
@@ -39,8 +42,6 @@ class CourseBounds(NamedTuple):
     """Centers at all waypoints ``(number of waypoints, k, p)``."""
     budgets: NDArray[np.float64]
     """Budgets of the course ``(number of waypoints, k)``."""
-    astray: NDArray[np.float64]
-    """How far each center may be from its place at the first waypoint anywhere on the course ``(k,)``."""
     losses: NDArray[np.float64]
     """By how much the room of a row is less than at the waypoint after, at most ``(number of waypoints, k)``."""
     ahead: NDArray[np.float64]
@@ -116,249 +117,198 @@ def _find_room(row, points, budgets, reach, order, apart, label):  # type: ignor
 
 
 @njit(**INNER, **BARE)
-def _is_clear(row, points, budgets, need, other):  # type: ignore[no-untyped-def]
-    """Return whether another center is farther than a row needs, wherever it strays; NaN is not."""
-    bound = need + budgets[other]
-    return (1.0 - 2.0 * SLACK) * _square(row, points[other]) > bound * bound
-
-
-@njit(**INNER, **BARE)
-def _keeps_label(row, points, budgets, reach, order, apart, label, own, margin):  # type: ignore[no-untyped-def]
-    """Return whether a row of known distance and margin keeps its label wherever centers are within their budgets."""
-    k, n_nearest = points.shape[0], order.shape[1]
-    need = own + budgets[label] + SLACK * (own + reach)
-    # All others are farther than the nearest by the margin, so that only those of large budgets are looked at.
-    enough = margin - budgets[label]
-    for n in range(n_nearest):
-        if apart[label, n] - own >= need:
-            return True
-        j = order[label, n]
-        if not budgets[j] < enough and not _is_clear(row, points, budgets, need, j):
-            return False
-    if n_nearest < k - 1:
-        for j in range(k):
-            if j != label and not budgets[j] < enough and not _is_clear(row, points, budgets, need, j):
-                return False
-    return True
-
-
-@njit(**BARE)
-def follow(  # type: ignore[no-untyped-def]
-    rows, first, own, margins, points, budgets, astray, losses, ahead, reach, order, apart, labels, distances, kinds
-):
-    """Label rows at all waypoints of a course, as long as they are far from every boundary.
-
-    Parameters
-    ----------
-    rows, first, own, margins
-        Rows ``(m, p)`` in the space of the points, and what is known of them at the first waypoint: labels, distances
-        and margins ``(m,)``.
-    points, budgets
-        Centers ``(w, k, p)`` at all waypoints, and how far each may stray ``(w, k)``.
-    astray
-        How far each center may be from its place at the first waypoint anywhere on the course ``(k,)``.
-    losses
-        By how much the room of a row of each cluster is less than at the waypoint after, at most ``(w, k)``.
-    ahead
-        By how much it gets less on the way from a waypoint to the first one, at most ``(w, k)``.
-    reach
-        Largest distance of a center from the origin.
-    order, apart
-        The centers next to each, and bounds by which they are ruled out ``(k, l)``, see `NeighbouringCenters`.
-    labels, distances
-        Get the labels of moving rows at all waypoints ``(m, w)``, and their distances from these centers.
-    kinds
-        Gets the kinds of the rows ``(m,)``: `NEAR`, `STEADY` or `MOVING`.
-    """
-    w = points.shape[0]
-    for r in range(rows.shape[0]):
-        row, label, kind = rows[r], first[r], STEADY
-        # One look at the first waypoint shows most of the rows that keep their label along the whole course.
-        keeps = _keeps_label(row, points[0], astray, reach, order, apart, label, own[r], margins[r])
-        if not keeps and w == 1:
-            # There is no other waypoint at which more may be known.
-            kind = NEAR
-        elif not keeps:
-            room = -np.inf
-            # Budgets are largest at the last waypoint, where most of the near rows are found.
-            for i in range(w - 1, -1, -1):
-                room -= losses[i, label]
-                if not room > 0.0:
-                    label, room = _find_room(row, points[i], budgets[i], reach, order, apart, label)
-                    # NaN, where squares leave float64, is no room either.
-                    if not room > 0.0:
-                        kind = NEAR
-                        break
-                labels[r, i] = label
-                if label != first[r]:
-                    kind = MOVING
-                elif kind == STEADY and room > ahead[i, label]:
-                    break
-        kinds[r] = kind
-        if kind == MOVING:
-            for i in range(w):
-                distances[r, i] = np.sqrt(_square(row, points[i, labels[r, i]]))
-
-
-@njit(**BARE)
-def take_losses(losses, first, at_first, labels, rooms, waits, chosen):  # type: ignore[no-untyped-def]
+def _take_losses(losses, first, at_first, waiting, memory):  # type: ignore[no-untyped-def]
     """Lower the rooms of rows by what they lose on the way to a waypoint; return how many rows have none left.
 
-    Parameters
-    ----------
-    losses
-        Losses of the rows of each cluster ``(k,)``.
-    first, at_first
-        Labels and rooms of the rows ``(m,)`` at the first waypoint; rooms are empty for the way to another one.
-    labels, rooms, waits
-        What is known of the rows ``(m,)``, see `course_scores.Followed`.
-    chosen
-        Gets the indices of the rows without room.
+    Rooms at the first waypoint, `at_first`, are empty for the way to another one.
     """
+    labels, rooms = memory.labels, memory.rooms
     count = 0
-    for r in range(labels.shape[0]):
-        if waits[r]:
-            rooms[r] -= losses[labels[r]]
-            if not rooms[r] > 0.0 and at_first.shape[0] and at_first[r] > 0.0:
-                labels[r], rooms[r] = first[r], at_first[r]
-            if not rooms[r] > 0.0:
-                chosen[count] = r
-                count += 1
+    for n in range(waiting):
+        r = memory.waiting[n]
+        rooms[r] -= losses[labels[r]]
+        if not rooms[r] > 0.0 and at_first.shape[0] and at_first[r] > 0.0:
+            labels[r], rooms[r] = first[r], at_first[r]
+        memory.chosen[count] = r
+        if not rooms[r] > 0.0:
+            count += 1
     return count
 
 
 @njit(**INNER, **BARE)
-def _sweep(scores, m, waypoint, best):  # type: ignore[no-untyped-def]
-    """Find the two least distances less budgets of each row, and the center of the least, sixteen rows at a time."""
-    # Behind the squared norms comes what is found.
-    second_at, least_at, label_at = m, 2 * m, 3 * m
+def _gather(rows, start, m, memory):  # type: ignore[no-untyped-def]
+    """Put chosen rows into the tile; the last one fills up the last vector, and returns the number of rows with it."""
+    tile = memory.tile
+    whole = -(-m // NARROW) * NARROW
+    for i in range(whole):
+        r = memory.chosen[start + min(i, m - 1)]
+        for j in range(rows.shape[1]):
+            tile.rows[i, j] = rows[r, j]
+    return whole
+
+
+@njit(**INLINED, **BARE)
+def _compare_four(s0, s1, s2, s3, c, low, scored, budgets, best):  # type: ignore[no-untyped-def]
+    """Update what is least of sixteen rows with their scores by four centers from `c` on."""
+    least, second, label = best
+    least, second, label = _compare(s0, c, low, scored, budgets, least, second, label)
+    least, second, label = _compare(s1, c + 1, low, scored, budgets, least, second, label)
+    least, second, label = _compare(s2, c + 2, low, scored, budgets, least, second, label)
+    return _compare(s3, c + 3, low, scored, budgets, least, second, label)
+
+
+@njit(**INLINED, **BARE)
+def _compare(score, c, low, scored, budgets, least, second, label):  # type: ignore[no-untyped-def]
     zero = splat(np.float32(0.0))
+    squared = score + low
+    # NaN becomes 0, which is no room.
+    squared = where_less(zero, squared, squared, zero)
+    return compare(root(squared) - repeated(budgets, c), repeated(scored.names, c), least, second, label)
+
+
+@njit(**INNER, **BARE)
+def _sweep(m, p, i, scored, memory):  # type: ignore[no-untyped-def]
+    """Find the two least distances less budgets of each row of the tile, and the center of the least."""
+    columns, norms, least, second, label = memory.columns, memory.norms, memory.least, memory.second, memory.label
+    slopes, offsets, budgets = scored.slopes[i], scored.offsets[i], scored.budgets[i]
+    k = offsets.shape[0]
+    top = splat(np.float32(np.inf))
     two = splat(np.float32(2.0))
-    square = splat(waypoint.reach * waypoint.reach)
-    relative = splat(waypoint.relative)
-    absolute = splat(waypoint.absolute)
+    square = splat(scored.reach[i] * scored.reach[i])
+    relative = splat(scored.relative)
+    absolute = splat(scored.absolute)
     for r in range(0, m, NARROW):
-        norm = load(best, r)
-        # (a + b)² is at most 2 a² + 2 b².
-        low = norm - (relative * (two * (norm + square)) + absolute)
-        least = splat(np.float32(np.inf))
-        second = least
-        label = zero
-        for j in range(waypoint.offsets.shape[0]):
-            squared = load(scores, j * m + r) + (low + repeated(waypoint.offsets, j))
-            # NaN becomes 0, which is no room.
-            squared = where_less(zero, squared, squared, zero)
-            bound = root(squared) - repeated(waypoint.budgets, j)
-            least, second, label = compare(bound, repeated(waypoint.names, j), least, second, label)
-        store(best, second_at + r, second)
-        store(best, least_at + r, least)
-        store(best, label_at + r, label)
+        store(least, r, top)
+        store(second, r, top)
+        store(label, r, splat(np.float32(0.0)))
+    # The centers of a panel stay in the cache for all rows of the tile.
+    for panel in range(0, k, scored.panel):
+        end = min(k, panel + scored.panel)
+        whole = panel + (end - panel) // 8 * 8 if MANY_REGISTERS else panel
+        for r in range(0, m, NARROW):
+            norm = load(norms, r)
+            # (a + b)² is at most 2 a² + 2 b².
+            low = norm - (relative * (two * (norm + square)) + absolute)
+            best = load(least, r), load(second, r), load(label, r)
+            for c in range(panel, whole, 8):
+                s0, s1, s2, s3, s4, s5, s6, s7 = scores_of_eight(columns, r, slopes, offsets, c, p)
+                best = _compare_four(s0, s1, s2, s3, c, low, scored, budgets, best)
+                best = _compare_four(s4, s5, s6, s7, c + 4, low, scored, budgets, best)
+            for c in range(whole, end, CENTERS_AT_ONCE):
+                s0, s1, s2, s3 = scores_of_four(columns, r, slopes, offsets, c, p)
+                best = _compare_four(s0, s1, s2, s3, c, low, scored, budgets, best)
+            store(least, r, best[0])
+            store(second, r, best[1])
+            store(label, r, best[2])
 
 
-@njit(**BARE)
-def find_rooms(  # type: ignore[no-untyped-def]
-    scores, chosen, count, norms, rows, waypoint, points, budgets, bounds, best, labels, rooms
-):
-    """Find the labels and rooms of some rows at a waypoint.
+@njit(**INNER, **BARE)
+def _find_rooms(start, m, i, rows, scored, bounds, memory):  # type: ignore[no-untyped-def]
+    """Find the labels and rooms of the rows in the tile at waypoint `i`; a row without room may get any label.
 
     If all others but one center are farther than that one asks for, its distance less its budget is the least. So the
     distance from the center of the least alone is computed, and a row whose room the rounding of scores may hide is
     compared by distances.
-
-    Parameters
-    ----------
-    scores
-        Scores ``(k, m)``, with m rounded up to whole vectors.
-    chosen, count
-        Indices of the rows ``(m,)``, and how many of them count.
-    norms, rows
-        Squared norms of all scaled rows ``(n,)``, and the rows ``(n, p)``.
-    waypoint
-        Centers as they are scored.
-    points, budgets
-        Centers ``(k, p)``, and how far each may stray ``(k,)``.
-    bounds
-        Reach, order and neighbours of `CourseBounds`.
-    best
-        Memory for four numbers of each row of a vector ``(4 m,)``.
-    labels, rooms
-        Labels to begin with and rooms ``(n,)``, which become those at the waypoint; a row without room may get any
-        label.
     """
-    m = chosen.shape[0]
-    reach, order, apart = bounds
-    for r in range(m):
-        best[r] = norms[chosen[r]]
-    _sweep(scores, m, waypoint, best)
-    square = np.float64(waypoint.reach) * np.float64(waypoint.reach)
-    for r in range(count):
-        i = chosen[r]
-        row = rows[i]
-        label = np.int32(best[3 * m + r])
+    points, budgets, reach = bounds.points[i], bounds.budgets[i], bounds.reach
+    square = np.float64(scored.reach[i]) * np.float64(scored.reach[i])
+    for n in range(m):
+        r = memory.chosen[start + n]
+        row = rows[r]
+        label = np.int32(memory.label[n])
         own = np.sqrt(_square(row, points[label]))
-        least = (1.0 - ROUNDING) * np.float64(best[m + r]) - ROUNDING_OF_BUDGETS * np.float64(waypoint.most)
-        room = (1.0 - SLACK) * least * waypoint.unscale - (own + budgets[label] + SLACK * (own + reach))
-        bound = 2.0 * (np.float64(best[r]) + square)
-        rounding = np.float64(waypoint.relative) * bound * waypoint.unscale * waypoint.unscale
+        least = (1.0 - ROUNDING) * np.float64(memory.second[n]) - ROUNDING_OF_BUDGETS * np.float64(scored.most[i])
+        room = (1.0 - SLACK) * least * scored.unscale - (own + budgets[label] + SLACK * (own + reach))
+        bound = 2.0 * (np.float64(memory.norms[n]) + square)
+        rounding = np.float64(scored.relative) * bound * scored.unscale * scored.unscale
         # Beyond the limit a score may have overflowed, and says nothing.
         hidden = 2.0 * (np.sqrt(own * own + 4.0 * rounding) - own)
-        if bound < np.float64(waypoint.limit) and (room > 0.0 or room < -hidden):
-            labels[i] = label
-            rooms[i] = room
+        if bound < scored.limit and (room > 0.0 or room < -hidden):
+            memory.labels[r] = label
+            memory.rooms[r] = room
             continue
-        labels[i], rooms[i] = _find_room(row, points, budgets, reach, order, apart, labels[i])
+        memory.labels[r], memory.rooms[r] = _find_room(
+            row, points, budgets, reach, bounds.order, bounds.apart, memory.labels[r]
+        )
 
 
-@njit(**BARE)
-def tell_kinds(i, first, ahead, labels, rooms, waits, at_waypoints, kinds):  # type: ignore[no-untyped-def]
-    """Tell the kinds of rows by what is known at a waypoint, and keep their labels.
-
-    Parameters
-    ----------
-    i
-        Number of the waypoint.
-    first
-        Labels at the first waypoint ``(m,)``.
-    ahead
-        By how much the room of a row of each cluster gets less on the way to the first one, at most ``(k,)``.
-    labels, rooms, waits
-        What is known of the rows ``(m,)``, see `course_scores.Followed`.
-    at_waypoints
-        Gets the labels ``(m, w)``.
-    kinds
-        Kinds ``(m,)``.
-    """
-    for r in range(first.shape[0]):
-        if not waits[r]:
-            continue
-        at_waypoints[r, i] = labels[r]
+@njit(**INNER, **BARE)
+def _tell_kinds(i, first, ahead, waiting, memory, at_waypoints, kinds):  # type: ignore[no-untyped-def]
+    """Tell the kinds of rows by what is known at waypoint `i`, keep their labels, and return how many wait on."""
+    labels, rooms = memory.labels, memory.rooms
+    left = 0
+    for n in range(waiting):
+        r = memory.waiting[n]
+        label = labels[r]
+        at_waypoints[r, i] = label
         # NaN, where squares leave float64, is no room either.
         if not rooms[r] > 0.0:
             kinds[r] = NEAR
-            waits[r] = False
-        elif labels[r] != first[r]:
+            continue
+        if label != first[r]:
             kinds[r] = MOVING
-        elif kinds[r] == STEADY and rooms[r] > ahead[labels[r]]:
-            waits[r] = False
+        elif kinds[r] == STEADY and rooms[r] > ahead[label]:
+            continue
+        memory.waiting[left] = r
+        left += 1
+    return left
+
+
+@njit(**INNER, **BARE)
+def _follow_some(rows, first, at_first, scored, bounds, memory, labels, distances, kinds):  # type: ignore[no-untyped-def]
+    """Do as `follow` does for as many rows as there is memory for."""
+    m, p = rows.shape
+    w = bounds.points.shape[0]
+    t = memory.tile.rows.shape[0]
+    waiting = 0
+    for r in range(m):
+        memory.waiting[waiting] = r
+        if kinds[r] != CLEAR:
+            kinds[r] = STEADY
+            memory.labels[r] = first[r]
+            memory.rooms[r] = -np.inf
+            waiting += 1
+    # Budgets grow along a course, so that most of the near rows are found before the first waypoints.
+    for i in range(w - 1, -1, -1):
+        count = _take_losses(bounds.losses[i], first, at_first if i == 0 else at_first[:0], waiting, memory)
+        for start in range(0, count, t):
+            n = min(t, count - start)
+            whole = _gather(rows, start, n, memory)
+            turn(memory.tile, whole, p, scored, memory.columns, memory.norms)
+            _sweep(whole, p, i, scored, memory)
+            _find_rooms(start, n, i, rows, scored, bounds, memory)
+        waiting = _tell_kinds(i, first, bounds.ahead[i], waiting, memory, labels, kinds)
+    for r in range(m):
+        if kinds[r] == MOVING:
+            for i in range(w):
+                distances[r, i] = np.sqrt(_square(rows[r], bounds.points[i, labels[r, i]]))
 
 
 @njit(**BARE)
-def measure_moving(rows, points, labels, distances, moving):  # type: ignore[no-untyped-def]
-    """Compute the distances of moving rows at all waypoints.
+def follow(rows, first, at_first, scored, bounds, memory, labels, distances, kinds):  # type: ignore[no-untyped-def]
+    """Label rows at all waypoints of a course, as long as they are far from every boundary.
 
     Parameters
     ----------
-    rows, points
-        Rows ``(m, p)``, and centers at all waypoints ``(w, k, p)``.
+    rows
+        Rows ``(m, p)`` in the space of the points.
+    first, at_first
+        Labels of the rows at the first waypoint, and their rooms there ``(m,)``.
+    scored, bounds
+        The waypoints, as rows are scored by them, and what is known of the course before any row is seen.
+    memory
+        Memory for some rows at once.
     labels, distances
-        Labels of the rows at all waypoints ``(m, w)``; gets their distances.
-    moving
-        Whether each row is moving ``(m,)``.
+        Get the labels of moving rows at all waypoints ``(m, w)``, and their distances from these centers.
+    kinds
+        Kinds of the rows ``(m,)``: clear ones are left alone, and the others become near, steady or moving.
     """
-    for r in range(rows.shape[0]):
-        if moving[r]:
-            for i in range(points.shape[0]):
-                distances[r, i] = np.sqrt(_square(rows[r], points[i, labels[r, i]]))
+    for start in range(0, rows.shape[0], memory.rooms.shape[0]):
+        end = min(rows.shape[0], start + memory.rooms.shape[0])
+        _follow_some(
+            rows[start:end], first[start:end], at_first[start:end], scored, bounds, memory,
+            labels[start:end], distances[start:end], kinds[start:end],
+        )  # fmt: skip
 
 
 @njit(**BARE)

@@ -14,12 +14,13 @@ from clustering.data.rows import Rows
 from clustering.models import divergences as geometry
 from clustering.models import kernels
 from clustering.models.assignment import AssignedRows, sub_blocks
+from clustering.models.far_sums import FarSums
 from clustering.models.farthest import FARTHEST, FarthestRows
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.kmeans_statistics import KMeansStatistics
 from clustering.models.lloyd import LloydSums, empty_labels, label, lloyd, start_split
 from clustering.models.lloyd_buffers import RowLabels, SplitRows
-from clustering.models.margins import FarRows, MarginStatistics, RowMargins, SplitStatistics
+from clustering.models.margins import FarRows, MappedRows, MarginStatistics, RowMargins, SplitStatistics
 from clustering.models.option_names import Divergence
 from clustering.models.prepared_centers import PreparedCenters
 from clustering.models.recalled_buffers import Recalled
@@ -65,9 +66,15 @@ class LloydPass(RunStatistics[KMeansStatistics], MarginStatistics[KMeansStatisti
         """Centers less the origin ``(k, d)``."""
         return self.params.centers
 
-    def mapped(self, rows: Rows) -> Iterator[tuple[int, int, Array]]:
+    @property
+    def factor(self) -> float:
+        """Divergence of two rows, per unit of their squared distance."""
+        return 1.0
+
+    def mapped(self, rows: Rows) -> Iterator[MappedRows]:
         """Yield rows less the origin."""
-        return sub_blocks(rows.values, self.params.origin)
+        for start, stop, part in sub_blocks(rows.values, self.params.origin):
+            yield MappedRows(start, stop, part, part)
 
     def of_run(self, blocks: Sequence[Rows]) -> KMeansStatistics:
         """Make the statistics of a run of blocks by one compiled call, where no row has missing features."""
@@ -125,10 +132,7 @@ class LloydPass(RunStatistics[KMeansStatistics], MarginStatistics[KMeansStatisti
 
     def sum_far(self, rows: Rows, margins: RowMargins) -> FarRows:
         """Add up rows as far ones."""
-        far = _FarSums(self.params.centers, 1.0)
-        for start, stop, part in sub_blocks(rows.values, self.params.origin):
-            far.add(part, rows.weights[start:stop], margins.labels[start:stop], margins.distances[start:stop])
-        return far.made(len(rows))
+        return _sum_far(self, rows, margins)
 
     def far_statistics(self, far: FarRows, now: LloydPass) -> KMeansStatistics:
         """Make the statistics of far rows at later centers."""
@@ -147,10 +151,11 @@ class MetricPass(MarginStatistics[KMeansStatistics]):
         """Centers ``(k, d)`` as rows are mapped."""
         return geometry.metric_points(self.model.divergence, self.params.matrix, self.params.centers)
 
-    def mapped(self, rows: Rows) -> Iterator[tuple[int, int, Array]]:
+    def mapped(self, rows: Rows) -> Iterator[MappedRows]:
         """Yield rows as the divergence maps them."""
         for part in self._assigned(rows):
-            yield part.start, part.stop, geometry.metric_points(self.model.divergence, self.params.matrix, part.rows)
+            points = geometry.metric_points(self.model.divergence, self.params.matrix, part.rows)
+            yield MappedRows(part.start, part.stop, points, part.rows)
 
     def __call__(self, rows: Rows) -> KMeansStatistics:
         """Make the statistics of one block."""
@@ -171,30 +176,21 @@ class MetricPass(MarginStatistics[KMeansStatistics]):
     def split(self, rows: Rows, budgets: Array) -> tuple[SplitStatistics[KMeansStatistics], RowMargins]:
         """Make the statistics of one block, and add up its rows of large margin."""
         measured = _empty_margins(len(rows))
-        far = self._far_sums()
-        count = 0
+        sums = FarSums(self.params.centers.shape, 0, self.factor)
 
         def watch(part: AssignedRows, weights: Array) -> None:
-            nonlocal count
             own = self._measured(part)
             _put(measured, slice(part.start, part.stop), own)
             chosen = own.margins > budgets[own.labels]
-            far.add(part.rows[chosen], weights[chosen], own.labels[chosen], own.distances[chosen])
-            count += int(chosen.sum())
+            sums.add_steady(part.rows[chosen], weights[chosen], own.select(chosen))
 
         statistics = add_up_rows(self.model.divergence, self.params, rows, watch)
-        return SplitStatistics(statistics, replace(far.made(count), near=len(rows) - count)), measured
+        far = sums.steady
+        return SplitStatistics(statistics, replace(far, near=len(rows) - far.count)), measured
 
     def sum_far(self, rows: Rows, margins: RowMargins) -> FarRows:
         """Add up rows as far ones."""
-        far = self._far_sums()
-        for part in self._assigned(rows):
-            own = margins.select(slice(part.start, part.stop))
-            far.add(part.rows, rows.weights[part.start : part.stop], own.labels, own.distances)
-        return far.made(len(rows))
-
-    def _far_sums(self) -> _FarSums:
-        return _FarSums(self.params.centers, self.factor)
+        return _sum_far(self, rows, margins)
 
     def _measured(self, part: AssignedRows) -> RowMargins:
         assert part.margins is not None
@@ -211,23 +207,12 @@ class MetricPass(MarginStatistics[KMeansStatistics]):
         return _far_statistics(far, self.params, self.points, now.points, self.factor)
 
 
-class _FarSums:
-    """Adds up far rows, a sub-block at a time."""
-
-    def __init__(self, centers: Array, factor: float) -> None:
-        self.factor, self.first = factor, np.zeros_like(centers)
-        self.weight, self.cost, self.radius = np.zeros((3, len(centers)))
-
-    def add(self, rows: Array, weights: Array, labels: NDArray[np.int32], distances: Array) -> None:
-        """Add rows less the origin, with their labels and their distances in the metric."""
-        costs = self.factor * np.square(distances)
-        kernels.add_up(rows, np.ascontiguousarray(weights), labels, costs, self.weight, self.first)
-        self.cost += np.bincount(labels, weights * costs, len(self.cost))
-        np.maximum.at(self.radius, labels, distances)
-
-    def made(self, count: int) -> FarRows:
-        """Return the sums of that number of rows."""
-        return FarRows(self.weight, self.first, self.cost, self.radius, count, 0)
+def _sum_far(function: LloydPass | MetricPass, rows: Rows, margins: RowMargins) -> FarRows:
+    """Add up rows as far ones."""
+    sums = FarSums(function.params.centers.shape, 0, function.factor)
+    for start, stop, _, part in function.mapped(rows):
+        sums.add_steady(part, rows.weights[start:stop], margins.select(slice(start, stop)))
+    return sums.steady
 
 
 def _empty_margins(n: int) -> RowMargins:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from clustering.data.rows import Rows
 from clustering.models import course_kernels
 from clustering.models.margin_kernels import SLACK
 from clustering.models.model import Statistics
-from clustering.models.neighbouring_centers import neighbouring_centers
+from clustering.models.neighbouring_centers import NeighbouringCenters, neighbouring_centers
 
 Array = NDArray[np.float64]
 S = TypeVar("S", bound=Statistics)
@@ -111,6 +112,18 @@ class SplitStatistics(Generic[S]):
         return SplitStatistics(self.statistics + other.statistics, self.far + other.far)
 
 
+class MappedRows(NamedTuple):
+    """Some rows of a block, in buffers that the next ones reuse."""
+
+    start: int
+    stop: int
+    """Which rows of the block they are."""
+    points: Array
+    """The rows in a space where the Euclidean distance is the metric ``(m, p)``."""
+    rows: Array
+    """The rows as they are summed up ``(m, d)``: less the origin."""
+
+
 class MarginStatistics(ABC, Generic[S]):
     """Makes the statistics of blocks for centers whose distances are those of a metric; picklable.
 
@@ -127,9 +140,14 @@ class MarginStatistics(ABC, Generic[S]):
     def points(self) -> Array:
         """Centers ``(k, p)`` in a space where the Euclidean distance is the metric."""
 
+    @property
     @abstractmethod
-    def mapped(self, rows: Rows) -> Iterator[tuple[int, int, Array]]:
-        """Yield ``(start, stop, part)``: rows in the space of the points, some at a time, in a buffer that is reused.
+    def factor(self) -> float:
+        """Divergence of two rows, per unit of their squared distance in the metric."""
+
+    @abstractmethod
+    def mapped(self, rows: Rows) -> Iterator[MappedRows]:
+        """Yield rows in the space of the points, some at a time.
 
         Parameters
         ----------
@@ -200,6 +218,12 @@ class MarginStatistics(ABC, Generic[S]):
             The function of the later pass.
         """
 
+    @cached_property
+    def neighbours(self) -> NeighbouringCenters:
+        """The centers next to each center, where none moves."""
+        still = np.zeros(len(self.points))
+        return neighbouring_centers(self.points, still, still)
+
     def lower_multiples(self, rows: Rows, lengths: Array, labels: NDArray[np.int32], multiples: Array) -> None:
         """Lower multiples to those of some lengths by which centers may move before the label of a row changes.
 
@@ -214,11 +238,9 @@ class MarginStatistics(ABC, Generic[S]):
         multiples
             Multiples ``(n,)``, which become the lower of these and of those of the lengths.
         """
-        still = np.zeros(len(lengths))
-        neighbours = neighbouring_centers(self.points, still, still)
-        for start, stop, mapped in self.mapped(rows):
+        for start, stop, points, _ in self.mapped(rows):
             course_kernels.lower_multiples(
-                mapped, self.points, lengths, lengths.max(), *neighbours, labels[start:stop], multiples[start:stop]
+                points, self.points, lengths, lengths.max(), *self.neighbours, labels[start:stop], multiples[start:stop]
             )
 
     def drift(self, now: Self) -> Array:

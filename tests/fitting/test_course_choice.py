@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from clustering.data.rows import in_memory_rows
 from clustering.fitting.course import ENOUGH, choose_course, choose_multiple
-from clustering.fitting.expected_passes import ExpectedPass, LastRead, SampledRows, expected_passes
+from clustering.fitting.expected_passes import MOST_PARTS, ExpectedPass, LastRead, SampledRows, expected_passes
 from clustering.models.course import Course, split_rows
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
@@ -37,9 +38,9 @@ def moving_up(step: float, error: float) -> list[ExpectedPass]:
 @pytest.mark.parametrize("error", [0.0005, 0.004, 0.02, 0.2])
 def test_a_course_is_as_long_as_budgets_allow_for_the_errors(error: float) -> None:
     values = np.random.default_rng(0).uniform(-3, 3, (16000, 2))
-    rows = in_memory_rows(values)
+    rows, sample = in_memory_rows(values), SampledRows(values, np.ones(len(values)), np.ones(len(values)))
     expected = moving_up(0.05, error)
-    course = choose_course(iter(expected), rows, np.ones(len(values)), 0.1, 8)
+    course = choose_course(iter(expected), sample, 0.1, 8)
     length = len(course.functions) - 1
     assert length == {0.0005: 8, 0.004: 8, 0.02: 3, 0.2: 1}[error]
     assert not course.budgets[0].any()
@@ -48,7 +49,7 @@ def test_a_course_is_as_long_as_budgets_allow_for_the_errors(error: float) -> No
     np.testing.assert_allclose(near, 0.1, atol=0.01)
     if length > 1:
         assert (course.budgets[1:] >= ENOUGH * np.array([each.errors for each in expected[1 : length + 1]])).all()
-    assert len(choose_course(iter(expected), rows, np.ones(len(values)), 0.1, 1).functions) <= 2
+    assert len(choose_course(iter(expected), sample, 0.1, 1).functions) <= 2
 
 
 def blobs(n: int) -> np.ndarray:
@@ -88,3 +89,17 @@ def test_errors_are_those_of_the_centers_and_less_where_a_read_is_known() -> Non
     assert known < 0.9 * alone
     # Root mean squares of errors agree with what is expected.
     assert 0.5 < np.sqrt(np.square(ratios).mean()) < 1.5
+
+
+def test_threads_change_no_bit_of_what_is_expected() -> None:
+    values = blobs(40_000)
+    now = function(values[:6])
+    sample = SampledRows(values, np.ones(len(values)), np.full(len(values), 20.0))
+    assert len(sample.parts(MOST_PARTS)) > 2
+    with ThreadPoolExecutor(3) as pool:
+        alone, shared = (expected_passes(now, sample, None, each) for each in (map, pool.map))
+        for one, same, _ in zip(alone, shared, range(4), strict=False):
+            assert one.function.points.tobytes() == same.function.points.tobytes()
+            assert one.errors.tobytes() == same.errors.tobytes()
+        courses = [choose_course(iter(moving_up(0.05, 0.004)), sample, 0.1, 8, each) for each in (map, pool.map)]
+        assert courses[0].budgets.tobytes() == courses[1].budgets.tobytes()

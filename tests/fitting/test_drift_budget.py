@@ -191,7 +191,7 @@ def test_a_course_is_no_guess_far_beyond_where_the_last_one_has_led(monkeypatch:
 
     def watch(*given: Any) -> Any:
         course = choose_course(*given)
-        chosen.append((given[-1], course))
+        chosen.append((given[3], course))
         return course
 
     monkeypatch.setattr(drift_budget, "choose_course", watch)

@@ -113,18 +113,16 @@ def test_the_nearest_waypoint_tells_how_far_a_course_has_led() -> None:
         assert course.nearest_waypoint(functions(model, [strayed(each, 1e-3, "squared_euclidean")])[0]) == i
 
 
-def test_splits_of_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_of_parts_add_up() -> None:
     rows, model, params = on_a_way("squared_euclidean", 3, 8, 5)
     course = Course(tuple(functions(model, params)), np.full((4, 8), 0.02))
     whole, near = split_rows(course, rows)
     halves = [split_rows(course, rows.select(np.arange(len(rows)) % 2 == i))[0] for i in range(2)]
-    monkeypatch.setattr("clustering.models.course.ROWS_AT_ONCE", 50)
-    for both, same in ((halves[0] + halves[1], None), split_rows(course, rows)):
-        assert same is None or (same == near).all()
-        assert (both.steady.count, both.steady.near) == (whole.steady.count, whole.steady.near)
-        for got, wanted in zip((both.steady, *both.moving), (whole.steady, *whole.moving), strict=True):
-            np.testing.assert_allclose(got.first, wanted.first, rtol=1e-12, atol=1e-10)
-            np.testing.assert_array_equal(got.radius, wanted.radius)
+    both = halves[0] + halves[1]
+    assert (both.steady.count, both.steady.near) == (whole.steady.count, near.sum())
+    for got, wanted in zip((both.steady, *both.moving), (whole.steady, *whole.moving), strict=True):
+        np.testing.assert_allclose(got.first, wanted.first, rtol=1e-12, atol=1e-10)
+        np.testing.assert_array_equal(got.radius, wanted.radius)
 
 
 def test_rows_with_missing_features_are_near_on_any_course() -> None:
@@ -158,10 +156,10 @@ def test_scores_leave_hardly_more_rows_near_than_distances_do(apart: float, monk
         places.append(places[-1] + rng.standard_normal((12, 8)) * 0.1)
     made = functions(KMeans(12), [KMeansParams(values.mean(axis=0), place) for place in places])
     near = []
-    for fewest in (8, 9):
-        monkeypatch.setattr("clustering.models.course_scores.FEWEST_FEATURES", fewest)
+    for scales in ((1e-150, 1e150), (1.0, 0.0)):
+        monkeypatch.setattr("clustering.models.course_scores.SCALES", scales)
         course = Course(tuple(made), np.full((4, 12), 0.01))
-        assert (course.scored is None) == (fewest == 9)
+        assert (course.scored.limit < 0.0) == (scales == (1.0, 0.0))
         near.append(split_rows(course, in_memory_rows(values))[1])
     by_score, by_distance = near
     assert 0 < by_distance.sum() < 2000
