@@ -375,41 +375,48 @@ class SurveyModel:
         return Survey(
             int(np.prod(rows.shape)), n, weight, mean, scatter, least, greatest,
             (self._sample(rows),), self._distinct(rows, digests), self.sample_rows, self.distinct_rows, observed,
-            len(_positive_rows(rows)), rows.zero_rows, self.side_bytes,
+            _n_positive(rows), rows.zero_rows, self.side_bytes,
         )  # fmt: skip
 
     def _sample(self, rows: Rows) -> RowSample:
-        index = _positive_rows(rows)
-        positions, weights = rows.positions(index), rows.weights[index]
-        numbers = np.empty(len(index))
-        survey_kernels.uniform(self.seed, positions, numbers)
-        priorities = weights / numbers
-        high = priorities >= self.floor
-        if len(index) == len(rows) and high.all():
-            # No row is left out, and none has to be copied.
-            return RowSample(priorities, positions, weights, rows.values, 0.0).highest(self.sample_rows)
+        n, weighted = len(rows), any(rows.weights.strides)
+        index, positions, priorities = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n)
+        drawn, positive = survey_kernels.draw_rows(
+            self.seed, n, np.ascontiguousarray(rows.weights) if weighted else np.empty(0),
+            np.empty(0, np.int64) if rows.cells is None else rows.cells,
+            *(np.array(lengths, np.int64) for lengths in (rows.start, rows.shape, rows.grid)),
+            self.floor, index, positions, priorities,
+        )  # fmt: skip
         # Rows below the floor count as left out, so that the weights that rows stand for stay unbiased.
-        threshold = 0.0 if high.all() else self.floor
-        return RowSample(priorities[high], positions[high], weights[high], rows.values[index[high]], threshold).highest(
-            self.sample_rows
-        )
+        threshold = 0.0 if drawn == positive else self.floor
+        # If no row is left out, none has to be copied.
+        chosen = slice(None) if drawn == n else index[:drawn]
+        weights = rows.weights[chosen] if weighted else np.ones(drawn)
+        return RowSample(
+            priorities[:drawn].copy(), positions[:drawn].copy(), weights, rows.values[chosen], threshold
+        ).highest(self.sample_rows)
 
     def _distinct(self, rows: Rows, digests: NDArray[np.uint64]) -> DistinctRows:
-        candidates = _positive_rows(rows)
-        limit, few = self.distinct_rows, 16 * self.distinct_rows
-        if len(candidates) > 4 * few:
-            # Sorting a few of the lowest digests is enough, unless too many of them are of equal rows.
-            low = candidates[np.argpartition(digests[candidates], few)[:few]]
-            if len(np.unique(digests[low])) >= limit:
-                candidates = np.sort(low)
+        limit, n = self.distinct_rows, len(rows)
+        weighted = any(rows.weights.strides)
+        # The lowest digests are enough, unless too many of them are of equal rows. Digests of distinct rows are spread
+        # evenly, so that about this many of them are below the bound.
+        few = 32 * limit
+        if n > 4 * few:
+            low = np.flatnonzero(digests < np.uint64(few / n * 2.0**64))
+            low = low[rows.weights[low] > 0.0] if weighted else low
+            least, index = np.unique(digests[low], return_index=True)
+            if len(least) >= limit:
+                return DistinctRows(least[:limit], rows.values[low[index[:limit]]])
+        candidates = np.flatnonzero(rows.weights > 0.0) if weighted else np.arange(n)
         least, index = np.unique(digests[candidates], return_index=True)
         return DistinctRows(least[:limit], rows.values[candidates[index[:limit]]])
 
 
-def _positive_rows(rows: Rows) -> NDArray[np.intp]:
-    """Return the indices of the rows of positive weight."""
-    # Rows without weights share one 1 by strides of 0, so all of them are positive.
-    return np.flatnonzero(rows.weights > 0) if any(rows.weights.strides) else np.arange(len(rows))
+def _n_positive(rows: Rows) -> int:
+    """Return the number of rows of positive weight."""
+    # Rows without weights share one 1 by strides of 0.
+    return int(np.count_nonzero(rows.weights > 0.0)) if any(rows.weights.strides) else len(rows)
 
 
 def _moments(part: Array, weights: Array, full_scatter: bool) -> _Moments:
