@@ -6,6 +6,7 @@ process of its own it takes a processor that a job over an array of a few gigaby
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -139,6 +140,8 @@ def _serve(connection: socket.socket) -> None:
     # An interruption from the keyboard reaches both processes, and the job decides what comes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The process ends with its page. To look for cycles among all that is loaded would take longer than to draw.
+    gc.disable()
     try:
         # There is time for it now.
         load_module(PAGE).rehearse()
