@@ -40,6 +40,7 @@ from clustering.data.source import Source
 from clustering.execution.dask_clusters import available_processors
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
+from clustering.fitting.survey_pass import SIDE_SHARE
 from clustering.models.survey import SurveyModel, priority_floor
 
 SAMPLE = 200_000
@@ -97,7 +98,8 @@ def passes(source: Source, array: zarr.Array[Any], k: int, rounds: int) -> list[
     fit = c.fit(np.asarray(array[:100_000]), c.KMeans(k), restarts=1, max_iterations=2).fitted
     lloyd: Any = fit.model
     candidates = [lloyd.for_pass(fit.params)] * CANDIDATES
-    survey = SurveyModel(0, SAMPLE, k, priority_floor(plan.cells, SAMPLE)).statistics
+    floor, beside = priority_floor(plan.cells, SAMPLE), MEMORY // SIDE_SHARE
+    survey = SurveyModel(0, SAMPLE, k, floor, side_bytes=beside).statistics
     with (
         connect("threads", threads) as engine,
         pass_runner(source, plan, engine, memory=1 << 40) as kept,

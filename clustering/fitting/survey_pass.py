@@ -31,6 +31,8 @@ SIDE_SHARE = 32
 """Samples of parts may take one part in this many of a worker's memory before they are joined."""
 SAMPLE_SHARE = 16
 """The row sample should take at most one part in this many of a worker's memory, as restarts copy it."""
+ROWS_OF_CLUSTER = 50
+"""Sampled rows of each cluster that are enough. Otherwise the sample has to be half full at least."""
 LEAST_RANGE = 2.0**-460
 """Least range of a feature. Below it, squares of differences lose digits or underflow to zero."""
 
@@ -179,7 +181,7 @@ def run_survey(
         runner = replace(runner, preparation=only_unit_norm(d))
     result = runner.run([survey_model.statistics])
     survey: Survey = result.statistics[0]
-    if floor and len(survey.sample.weights) < min(m, survey.count):
+    if floor and len(survey.sample.weights) < min(m, max(m // 2, ROWS_OF_CLUSTER * k), survey.count):
         # Most cells turned out to be missing, and too few rows reached the floor. A pass without it fills the sample.
         again = runner.run([replace(survey_model, floor=0.0).statistics])
         survey = again.statistics[0]

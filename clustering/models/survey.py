@@ -27,6 +27,9 @@ GOLDEN = (1.0 + 5.0**0.5) / 2.0
 WIDEST_COVARIANCE = 1024
 """Up to this d a start gets the covariance as a full matrix; beyond it only its diagonal, unless preprocessing asks."""
 
+SPARE = 1.5
+"""Sampled rows are drawn so many times over, as some cells may be missing. To copy more of them takes as long as all
+else of pass 0."""
 MOST_SAMPLES = 32
 """Samples of parts of the rows that are kept side by side."""
 SIDE_ROWS = 4
@@ -304,7 +307,7 @@ def _merge_each(a: tuple[Array, Array, Array], b: tuple[Array, Array, Array]) ->
 
 
 def priority_floor(cells: int, sample_rows: int) -> float:
-    """Choose a priority that about three times as many rows reach as the sample keeps, if weights are near 1.
+    """Choose a priority that about `SPARE` times as many rows reach as the sample keeps, if weights are near 1.
 
     Rows below it are dropped at once. If the sample gets full, it would have dropped them anyway.
 
@@ -315,7 +318,7 @@ def priority_floor(cells: int, sample_rows: int) -> float:
     sample_rows
         Largest number of rows in the sample.
     """
-    floor = cells / (3.0 * sample_rows)
+    floor = cells / (SPARE * sample_rows)
     # A row of weight 1 has a priority of 1 at least.
     return floor if floor > 1.0 else 0.0
 
@@ -400,10 +403,12 @@ class SurveyModel:
         limit, n = self.distinct_rows, len(rows)
         weighted = any(rows.weights.strides)
         # The lowest digests are enough, unless too many of them are of equal rows. Digests of distinct rows are spread
-        # evenly, so that about this many of them are below the bound.
-        few = 32 * limit
-        if n > 4 * few:
-            low = np.flatnonzero(digests < np.uint64(few / n * 2.0**64))
+        # evenly, so that so many times k of them are below the bound.
+        for many in (4, 64):
+            share = many * limit / max(1, n)
+            if share > 0.25:
+                break
+            low = np.flatnonzero(digests < np.uint64(share * 2.0**64))
             low = low[rows.weights[low] > 0.0] if weighted else low
             least, index = np.unique(digests[low], return_index=True)
             if len(least) >= limit:

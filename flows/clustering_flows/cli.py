@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clustering.config import JobConfig
     from clustering.data.ingest import Ingested
 
-_LARGE_ARRAY = 8 * 2**20
+_LARGE_ARRAY = 2 * 2**20
 """Size of an array from which glibc gives its memory back at once, in bytes."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of settings for ``mallopt``."""
