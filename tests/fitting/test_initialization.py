@@ -35,11 +35,20 @@ def test_the_sample_is_full_however_many_cells_are_missing(rows: int, rng: np.ra
     assert survey.sample.complete == (rows <= 100)
 
 
-def test_one_read_is_enough_where_few_cells_are_missing(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    ("every", "least", "most"),
+    [(5, 1000, 1000), (2, 650, 850), (1.25, 1000, 1000)],
+    ids=["fifth", "half", "four-fifths"],
+)
+def test_a_second_pass_fills_the_sample_where_it_is_less_than_half_full(
+    every: float, least: int, most: int, rng: np.random.Generator
+) -> None:
     values = rng.standard_normal((20_000, 2))
-    values[::3] = np.nan
-    survey, reads = surveyed(values)
-    assert len(survey.sample.weights) == 100
+    values[np.arange(0, 20_000, every).astype(int)] = np.nan
+    survey, reads = surveyed(values, sample_rows=1000)
+    assert least <= len(survey.sample.weights) <= most
+    assert survey.sample.represented.sum() == pytest.approx(survey.count, rel=0.1)
+    # The second pass goes over rows in memory.
     assert reads == 1
 
 
