@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from clustering.data.rows import Rows
 from clustering.models import course_kernels
 from clustering.models.assignment import sub_block_rows
-from clustering.models.course_kernels import CLEAR, NEAR, STEADY, CourseBounds
+from clustering.models.course_kernels import CourseBounds
 from clustering.models.course_scores import ScoredCourse, follow_memory, score_course
 from clustering.models.far_sums import FarSums
 from clustering.models.margin_kernels import SLACK
@@ -52,6 +52,12 @@ class Course(Generic[S]):
         """How far each center may be from its place in the full read at each waypoint ``(number of waypoints, k)``."""
         now = self.functions[0]
         return np.array([now.drift(each) + own for each, own in zip(self.functions, self.budgets, strict=True)])
+
+    @cached_property
+    def wide(self) -> Array:
+        """Margins ``(k,)`` so large that nothing along the course uses them up, so that rows need no second look."""
+        most: Array = self.astray.max(axis=0)
+        return most + farthest_other(most)
 
     def nearest_waypoint(self, now: MarginStatistics[S]) -> int:
         """Return the number of the waypoint whose centers are the nearest to those of another pass.
@@ -82,10 +88,11 @@ class Course(Generic[S]):
         ahead = np.zeros_like(losses)
         for i in range(1, len(points)):
             ahead[i] = losses[i - 1] + np.maximum(0.0, ahead[i - 1])
+        allowance = self.budgets[0] + farthest_other(self.budgets[0])
         astray, reach = self.astray.max(axis=0), float(np.linalg.norm(points, axis=2).max())
         away = np.array([self.functions[0].drift(each) for each in self.functions]).max(axis=0)
         neighbours = neighbouring_centers(points[0], away, astray)
-        return CourseBounds(points, self.budgets, losses, ahead, reach, *neighbours)
+        return CourseBounds(points, self.budgets, allowance, losses, ahead, reach, *neighbours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +129,8 @@ def split_rows(course: Course[S], rows: Rows) -> tuple[CourseStatistics[S], NDAr
         Whether each row is near a boundary at some waypoint ``(n,)``; rows with missing features are.
     """
     now = course.functions[0]
-    # Rows of so large a margin that nothing along the course uses it up need no second look.
-    most = course.astray.max(axis=0)
-    wide = most + farthest_other(most)
-    split, measured = now.split(rows, wide)
-    near = ~(measured.margins > wide[measured.labels])
+    split, measured = now.split(rows, course.wide)
+    near = ~(measured.margins > course.wide[measured.labels])
     sums = FarSums(split.far.first.shape, len(course.functions), now.factor)
     if rows.has_missing is None:
         _follow(course, rows, measured, near, sums)
@@ -141,23 +145,15 @@ def split_rows(course: Course[S], rows: Rows) -> tuple[CourseStatistics[S], NDAr
 
 def _follow(course: Course[S], rows: Rows, first: RowMargins, near: NDArray[np.bool_], sums: FarSums) -> None:
     """Follow the near rows of a block along a course; add up those that are far after all, which are near no more."""
-    budgets, w = course.budgets[0], len(course.functions)
-    # Margins are rooms without budgets.
-    at_first = first.margins - (budgets + farthest_other(budgets))[first.labels]
+    w = len(course.functions)
     most = min(len(rows), sub_block_rows(rows.values.shape[1]))
     memory = follow_memory(course.bounds.points.shape[2])
-    labels, distances = np.empty((most, w), np.int32), np.empty((most, w))
+    labels, distances, kinds = np.empty((most, w), np.int32), np.empty((most, w)), np.empty(most, np.int8)
     for start, stop, points, part in course.functions[0].mapped(rows):
         some, m = slice(start, stop), stop - start
-        if not near[some].any():
-            continue
-        kinds = np.where(near[some], STEADY, CLEAR).astype(np.int8)
-        out = labels[:m], distances[:m]
-        course_kernels.follow(
-            points, first.labels[some], at_first[some], course.scored, course.bounds, memory, *out, kinds
-        )
-        sums.add(part, rows.weights[some], first.select(some), kinds, *out)
-        near[some] = kinds == NEAR
+        own, out = first.select(some), (labels[:m], distances[:m], kinds[:m])
+        course_kernels.follow(points, own.labels, own.margins, course.scored, course.bounds, memory, near[some], *out)
+        sums.add(part, rows.weights[some], own, *out)
 
 
 def find_waypoint(

@@ -42,6 +42,8 @@ class CourseBounds(NamedTuple):
     """Centers at all waypoints ``(number of waypoints, k, p)``."""
     budgets: NDArray[np.float64]
     """Budgets of the course ``(number of waypoints, k)``."""
+    allowance: NDArray[np.float64]
+    """By how much the room of a row at the first waypoint is less than its margin, at most ``(k,)``."""
     losses: NDArray[np.float64]
     """By how much the room of a row is less than at the waypoint after, at most ``(number of waypoints, k)``."""
     ahead: NDArray[np.float64]
@@ -117,18 +119,16 @@ def _find_room(row, points, budgets, reach, order, apart, label):  # type: ignor
 
 
 @njit(**INNER, **BARE)
-def _take_losses(losses, first, at_first, waiting, memory):  # type: ignore[no-untyped-def]
-    """Lower the rooms of rows by what they lose on the way to a waypoint; return how many rows have none left.
-
-    Rooms at the first waypoint, `at_first`, are empty for the way to another one.
-    """
-    labels, rooms = memory.labels, memory.rooms
+def _take_losses(i, first, margins, waiting, bounds, memory):  # type: ignore[no-untyped-def]
+    """Lower the rooms of rows by what they lose on the way to waypoint `i`; return how many rows have none left."""
+    labels, rooms, losses = memory.labels, memory.rooms, bounds.losses[i]
     count = 0
     for n in range(waiting):
         r = memory.waiting[n]
         rooms[r] -= losses[labels[r]]
-        if not rooms[r] > 0.0 and at_first.shape[0] and at_first[r] > 0.0:
-            labels[r], rooms[r] = first[r], at_first[r]
+        # At the first waypoint, margins are known.
+        if i == 0 and not rooms[r] > 0.0 and margins[r] > bounds.allowance[first[r]]:
+            labels[r], rooms[r] = first[r], margins[r] - bounds.allowance[first[r]]
         memory.chosen[count] = r
         if not rooms[r] > 0.0:
             count += 1
@@ -255,7 +255,7 @@ def _tell_kinds(i, first, ahead, waiting, memory, at_waypoints, kinds):  # type:
 
 
 @njit(**INNER, **BARE)
-def _follow_some(rows, first, at_first, scored, bounds, memory, labels, distances, kinds):  # type: ignore[no-untyped-def]
+def _follow_some(rows, first, margins, scored, bounds, memory, near, labels, distances, kinds):  # type: ignore[no-untyped-def]
     """Do as `follow` does for as many rows as there is memory for."""
     m, p = rows.shape
     w = bounds.points.shape[0]
@@ -263,14 +263,14 @@ def _follow_some(rows, first, at_first, scored, bounds, memory, labels, distance
     waiting = 0
     for r in range(m):
         memory.waiting[waiting] = r
-        if kinds[r] != CLEAR:
-            kinds[r] = STEADY
+        kinds[r] = STEADY if near[r] else CLEAR
+        if near[r]:
             memory.labels[r] = first[r]
             memory.rooms[r] = -np.inf
             waiting += 1
     # Budgets grow along a course, so that most of the near rows are found before the first waypoints.
     for i in range(w - 1, -1, -1):
-        count = _take_losses(bounds.losses[i], first, at_first if i == 0 else at_first[:0], waiting, memory)
+        count = _take_losses(i, first, margins, waiting, bounds, memory)
         for start in range(0, count, t):
             n = min(t, count - start)
             whole = _gather(rows, start, n, memory)
@@ -279,35 +279,38 @@ def _follow_some(rows, first, at_first, scored, bounds, memory, labels, distance
             _find_rooms(start, n, i, rows, scored, bounds, memory)
         waiting = _tell_kinds(i, first, bounds.ahead[i], waiting, memory, labels, kinds)
     for r in range(m):
+        near[r] = kinds[r] == NEAR
         if kinds[r] == MOVING:
             for i in range(w):
                 distances[r, i] = np.sqrt(_square(rows[r], bounds.points[i, labels[r, i]]))
 
 
 @njit(**BARE)
-def follow(rows, first, at_first, scored, bounds, memory, labels, distances, kinds):  # type: ignore[no-untyped-def]
+def follow(rows, first, margins, scored, bounds, memory, near, labels, distances, kinds):  # type: ignore[no-untyped-def]
     """Label rows at all waypoints of a course, as long as they are far from every boundary.
 
     Parameters
     ----------
     rows
         Rows ``(m, p)`` in the space of the points.
-    first, at_first
-        Labels of the rows at the first waypoint, and their rooms there ``(m,)``.
+    first, margins
+        Labels of the rows at the first waypoint, and their margins there ``(m,)``.
     scored, bounds
         The waypoints, as rows are scored by them, and what is known of the course before any row is seen.
     memory
         Memory for some rows at once.
+    near
+        Whether each row is to be followed ``(m,)``; afterwards, whether it is near a boundary at some waypoint.
     labels, distances
         Get the labels of moving rows at all waypoints ``(m, w)``, and their distances from these centers.
     kinds
-        Kinds of the rows ``(m,)``: clear ones are left alone, and the others become near, steady or moving.
+        Gets the kinds of the rows ``(m,)``: `CLEAR` for those that are not followed.
     """
     for start in range(0, rows.shape[0], memory.rooms.shape[0]):
         end = min(rows.shape[0], start + memory.rooms.shape[0])
         _follow_some(
-            rows[start:end], first[start:end], at_first[start:end], scored, bounds, memory,
-            labels[start:end], distances[start:end], kinds[start:end],
+            rows[start:end], first[start:end], margins[start:end], scored, bounds, memory,
+            near[start:end], labels[start:end], distances[start:end], kinds[start:end],
         )  # fmt: skip
 
 

@@ -36,9 +36,9 @@ class FarSums:
         rows: Array,
         weights: Array,
         own: RowMargins,
-        kinds: NDArray[np.int8],
         labels: NDArray[np.int32],
         distances: Array,
+        kinds: NDArray[np.int8],
     ) -> None:
         """Add rows that were followed along a course.
 
@@ -48,13 +48,13 @@ class FarSums:
             Rows less the origin ``(m, d)``, and their weights ``(m,)``.
         own
             Their labels and distances at the first waypoint.
-        kinds
-            Kinds of the rows ``(m,)``; only steady and moving ones count.
         labels, distances
             Labels of moving rows at all waypoints ``(m, w)``, and their distances there.
+        kinds
+            Kinds of the rows ``(m,)``; only steady and moving ones count.
         """
         _add_followed(
-            rows, np.ascontiguousarray(weights), own.labels, own.distances, kinds, labels, distances,
+            rows, np.ascontiguousarray(weights), own.labels, own.distances, labels, distances, kinds,
             self.factor, self.counts, self.weight, self.first, self.cost, self.radius,
         )  # fmt: skip
 
@@ -67,7 +67,7 @@ class FarSums:
             As in `add`.
         """
         kinds = np.full(len(rows), STEADY, np.int8)
-        self.add(rows, weights, own, kinds, np.empty((len(rows), 0), np.int32), np.empty((len(rows), 0)))
+        self.add(rows, weights, own, np.empty((len(rows), 0), np.int32), np.empty((len(rows), 0)), kinds)
 
     @property
     def steady(self) -> FarRows:
@@ -96,7 +96,7 @@ def _add_row(row, w, label, own, factor, i, weight, first, cost, radius):  # typ
 
 @njit(**BARE)
 def _add_followed(  # type: ignore[no-untyped-def]
-    rows, weights, first_labels, own, kinds, labels, distances, factor, counts, weight, first, cost, radius
+    rows, weights, first_labels, own, labels, distances, kinds, factor, counts, weight, first, cost, radius
 ):
     """Add steady rows to the first sums, and moving ones to those of each waypoint."""
     for r in range(rows.shape[0]):
