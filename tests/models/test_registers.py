@@ -15,6 +15,7 @@ import numpy as np
 from clustering.models import lanes
 lanes.MANY_REGISTERS = sys.argv[1] == "many"
 from clustering.data.rows import in_memory_rows
+from clustering.models.course import Course, split_rows
 from clustering.models.kmeans import KMeans
 from clustering.models.kmeans_params import KMeansParams
 from clustering.models.mixture import GaussianMixture
@@ -29,6 +30,10 @@ for kind, covariances in (("full", full), ("tied", full[0])):
     sums = GaussianMixture(13, kind).statistics(params, rows)
     for total in sums.sums.values():
         digest.update(total.tobytes())
+passes = tuple(KMeans(13).for_pass(KMeansParams(np.zeros(21), (1 - 0.02 * i) * centers)) for i in range(3))
+split, near = split_rows(Course(passes, np.full((3, 13), 0.05)), rows)
+assert 0 < near.sum() < len(near)
+digest.update(near.tobytes() + split.steady.first.tobytes())
 labels = KMeans(13).assign(KMeansParams(np.zeros(21), centers), rows).labels
 print(digest.hexdigest(), hashlib.sha256(labels.tobytes()).hexdigest())
 """
