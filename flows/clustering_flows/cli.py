@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from clustering.config import JobConfig
     from clustering.data.ingest import Ingested
 
-_LARGE_ARRAY = 2 * 2**20
-"""Size of an array from which glibc gives its memory back at once, in bytes."""
+_LARGE_ARRAY, _LARGE_SHARE = 8 * 2**20, 64
+"""Size of an array from which glibc gives its memory back at once, in bytes; one part in so many of a job's memory
+where that is less."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of settings for ``mallopt``."""
 
@@ -366,6 +367,7 @@ def _start(config: str, overrides: Overrides) -> JobConfig:
         from clustering_flows.loading import load_config
 
         job = load_config(config, overrides or ())
+        _give_back_memory(min(_LARGE_ARRAY, job.memory_bytes // _LARGE_SHARE))
         for name in ("clustering.run.job", "zarr"):
             load_module(name)
         gc.freeze()
@@ -390,7 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     # A job makes much that stays and little garbage. Searching it as often as by default takes time of a small job.
     gc.set_threshold(20_000)
-    _give_back_memory()
+    _give_back_memory(_LARGE_ARRAY)
     if "--debug" not in tokens:
         # Errors in destructors would otherwise print tracebacks.
         sys.unraisablehook = lambda _: None
@@ -410,17 +412,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _give_back_memory() -> None:
-    """Let glibc give the memory of a large array back as soon as the array is dropped.
+def _give_back_memory(large: int) -> None:
+    """Let glibc give the memory of an array of `large` bytes or more back as soon as the array is dropped.
 
     By default, each thread keeps arrays of up to 32 MiB for the next ones, which no plan of a job's memory can foresee.
-    Workers of Dask have a setting of their own for this.
+    To ask for the memory of each array anew takes time. Workers of Dask have a setting of their own for this.
     """
     if sys.platform == "linux" and (change := getattr(ctypes.CDLL(None), "mallopt", None)):
-        change(_MMAP_THRESHOLD, _LARGE_ARRAY)
+        change(_MMAP_THRESHOLD, large)
         # With one setting given, glibc would no longer adapt the other, and give each small array back as well, which
         # the next block asks for again. Twice the size is glibc's own rule.
-        change(_TRIM_THRESHOLD, 2 * _LARGE_ARRAY)
+        change(_TRIM_THRESHOLD, 2 * large)
 
 
 def _interrupt(*_: object) -> None:
