@@ -13,8 +13,8 @@ from clustering.errors import ConfigError
 from clustering.models import seeding_kernels as kernels
 from clustering.models.assignment import rounding_bound
 from clustering.models.lanes import NARROW
-from clustering.models.lloyd_buffers import slopes_and_offsets
 from clustering.models.parameters import read_array
+from clustering.models.scored_centers import slopes_and_offsets
 from clustering.models.seeding_kernels import POINTS_AT_ONCE
 
 Array = NDArray[np.float64]

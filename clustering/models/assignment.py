@@ -108,6 +108,19 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[An
     return np.ndarray(shape, dtype, raw, -raw.ctypes.data % 64)
 
 
+def zeros(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
+    """Make an array of zeros that begins at a cache line.
+
+    Parameters
+    ----------
+    shape, dtype
+        As in `numpy.zeros`.
+    """
+    array = aligned_empty(shape, dtype)
+    array[...] = 0
+    return array
+
+
 @cache
 def rounding_bound(d: int) -> tuple[float, float]:
     """Bound the error of the difference of two float32 scores: relative to (‖x‖ + max‖c‖)², and absolute.

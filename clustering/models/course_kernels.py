@@ -22,9 +22,9 @@ from clustering.compiling import INLINED, INNER, njit
 from clustering.models.kernels import BARE, distance_between
 from clustering.models.lane_functions import root
 from clustering.models.lanes import MANY_REGISTERS, NARROW, load, repeated, splat, store, where_less
-from clustering.models.lloyd_buffers import CENTERS_AT_ONCE
 from clustering.models.margin_kernels import SLACK
 from clustering.models.score_kernels import compare, scores_of_eight, scores_of_four, turn
+from clustering.models.scored_centers import CENTERS_AT_ONCE
 
 LONG = 16
 """Number of features from which distances are added up side by side."""

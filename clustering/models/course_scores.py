@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from clustering.models.assignment import aligned_empty, rounding_bound
 from clustering.models.lanes import NARROW, WIDE
-from clustering.models.lloyd_buffers import CENTERS_AT_ONCE, PANEL_BYTES, Tile, make_tile, slopes_and_offsets
+from clustering.models.lloyd_buffers import Tile, make_tile
+from clustering.models.scored_centers import centers_in_panel, slopes_and_offsets
 
 Array = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -99,7 +100,7 @@ def score_course(points: Array, budgets: Array) -> ScoredCourse:
         offsets=np.ascontiguousarray(offsets),
         budgets=lengths,
         names=np.arange(lengths.shape[1], dtype=np.float32),
-        panel=max(1, PANEL_BYTES // (4 * p * CENTERS_AT_ONCE)) * CENTERS_AT_ONCE,
+        panel=centers_in_panel(p),
         # A little more for the rounding of the bounds themselves.
         reach=np.array([1.001 * np.sqrt(each[:k].max()) for each in offsets], np.float32),
         most=lengths.max(axis=1),

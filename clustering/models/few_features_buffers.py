@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.models.assignment import zeros
 from clustering.models.lanes import WIDE
-from clustering.models.lloyd_buffers import ByScore, Centers, Scores, address_of, make_by_score, zeros
+from clustering.models.lloyd_buffers import ByScore, Centers, address_of, make_by_score
+from clustering.models.scored_centers import Scores
 
 FEATURES_AT_ONCE = 4
 """Features that are loaded together."""

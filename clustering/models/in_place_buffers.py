@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clustering.models.assignment import zeros
 from clustering.models.lanes import NARROW, WIDE
-from clustering.models.lloyd_buffers import ByScore, Centers, PartialSums, address_of, zeros
+from clustering.models.lloyd_buffers import ByScore, Centers, PartialSums, address_of
 
 PART, PART_ROWS = 3 * WIDE, 2 * NARROW
 """Parts of a squared distance, and number of rows whose parts are kept."""

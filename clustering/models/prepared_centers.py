@@ -16,14 +16,11 @@ from clustering.models.lloyd_buffers import (
     FarthestBuffer,
     Nodes,
     PartialSums,
-    Scores,
     SideBySide,
     Tile,
-    are_few,
     make_centers,
-    make_scores,
-    score_centers,
 )
+from clustering.models.scored_centers import Scores, are_few, make_scores, score_centers
 
 Array = NDArray[np.float64]
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clustering.models.lloyd_buffers import ByScore, Tile, make_tile, score_centers
+from clustering.models.lloyd_buffers import ByScore, Tile, make_tile
 from clustering.models.prepared_centers import PreparedCenters
+from clustering.models.scored_centers import score_centers
 
 Array = NDArray[np.float64]
 

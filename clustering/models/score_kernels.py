@@ -24,7 +24,8 @@ from clustering.models.lanes import (
     store,
     where_less,
 )
-from clustering.models.lloyd_buffers import CENTERS_AT_ONCE, LINE_BYTES
+from clustering.models.lloyd_buffers import LINE_BYTES
+from clustering.models.scored_centers import CENTERS_AT_ONCE
 
 
 @njit(inline="always", **BARE)

@@ -26,8 +26,8 @@ from clustering.models.lanes import (
     splat,
     where_less,
 )
-from clustering.models.lloyd_buffers import CENTERS_AT_ONCE
 from clustering.models.score_kernels import scores_of_eight, scores_of_four
+from clustering.models.scored_centers import CENTERS_AT_ONCE
 from clustering.models.settling_kernels import add_tail, squares
 
 PART = 64
