@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,21 @@ def test_errors_are_those_of_the_centers_and_less_where_a_read_is_known() -> Non
     assert known < 0.9 * alone
     # Root mean squares of errors agree with what is expected.
     assert 0.5 < np.sqrt(np.square(ratios).mean()) < 1.5
+
+
+def test_rows_that_stand_for_too_many_change_no_estimate_where_a_read_is_known() -> None:
+    values = blobs(40_000)
+    start, rows = function(values[:6]), in_memory_rows(values)
+    read = Course((start,), np.zeros((1, 6)))
+    split, near = split_rows(read, rows)
+    now = start.model.for_pass(start.model.update(start.params, split.statistics).params)
+    before = LastRead(read, split.steady, split.moving, lambda each: each(rows.select(near)))
+    right, twice = (
+        list(islice(expected_passes(now, SampledRows(values[::20], np.ones(2000), np.full(2000, n)), before), 4))
+        for n in (20.0, 40.0)
+    )
+    for one, same in zip(right, twice, strict=True):
+        np.testing.assert_allclose(same.function.points, one.function.points, rtol=1e-9, atol=1e-9)
 
 
 def test_threads_change_no_bit_of_what_is_expected() -> None:

@@ -248,6 +248,13 @@ def test_distinct_rows_are_counted_exactly_up_to_the_limit(
     assert_same_arrays(distinct, model.statistics(in_memory_rows(np.array(present)[:, None])).distinct)
 
 
+def test_rows_of_weight_zero_are_no_distinct_rows_among_many() -> None:
+    values, weights = np.arange(4000.0)[:, None], np.arange(4000.0) % 2
+    distinct = SurveyModel(0, 5, 20).statistics(in_memory_rows(values, weights)).distinct
+    assert_same_arrays(distinct, SurveyModel(0, 5, 20).statistics(in_memory_rows(values[1::2])).distinct)
+    assert (distinct.values % 2 == 1).all()
+
+
 def test_negative_zero_is_the_same_row_as_zero() -> None:
     values = np.array([[0.0, 1.0], [-0.0, 1.0], [0.0, -1.0]])
     model = SurveyModel(0, 5, 5)
