@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from numpy.typing import NDArray
 
 from clustering.errors import ConfigError
@@ -29,6 +30,8 @@ ASSIGNMENT, UPDATE = "#2563eb", "#dc2626"
 """Blue after the assignment step, red after the update step, as in the lecture."""
 FLAT = 1e-5
 """Smallest range of the cost curve's axis, as a share of the objective."""
+SEPARATE = 32
+"""Largest number of bars that are artists of their own; more are drawn much faster as one collection."""
 STYLES = ("-", "--", ":", "-.")
 """Styles of lines; the next one begins after each ten clusters, whose colours then tell each other apart less well."""
 
@@ -98,13 +101,20 @@ def sizes(
     Returns
     -------
     Axes
-        The axes, with one bar for each cluster, in percent.
+        The axes, with one bar for each cluster, in percent; of many clusters, they are one collection.
     """
     clusters = clusters or fitted.clusters
     colours = colours_of(clusters) if colours is None else colours
     k, shares = fitted.model.k, 100 * fitted.shares
     axes = axes_for(ax, (7.2, 2.8))
-    bars = axes.bar(np.arange(k), shares, color=colours, edgecolor=SOFT, linewidth=0.6)
+    if k <= SEPARATE:
+        bars = axes.bar(np.arange(k), shares, color=colours, edgecolor=SOFT, linewidth=0.6)
+    else:
+        left_right, heights = np.arange(k)[:, None] + [-0.4, -0.4, 0.4, 0.4], shares[:, None] * [0.0, 1.0, 1.0, 0.0]
+        # Edges would hide the colours of bars so narrow.
+        shapes = PolyCollection(list(np.stack([left_right, heights], 2)), facecolors=colours, linewidths=0)
+        axes.add_collection(shapes)
+        axes.autoscale_view()
     if k <= 12:
         axes.bar_label(bars, [f"{share:.3g}" for share in shares], fontsize="small", padding=1)
     axes.set_xlabel("cluster")

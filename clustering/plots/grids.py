@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import ListedColormap, to_rgba
+from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from clustering.data.plain_dataset import Labelled, as_plain
@@ -140,11 +142,13 @@ def labels(
         axes = axes_for(ax, (7.2, float(np.clip(1.4 + 0.3 * k, 2.6, 6.0))))
         along = axis_positions(array, str(array.dims[0]))
         width = float(np.clip(500 / max(1, len(along)), 0.8, 4.0))
-        for cluster, colour in enumerate(colours):
-            # One line with gaps is drawn much faster than a stroke each.
-            own = np.repeat(along[array.values == cluster], 3)
-            heights = np.tile([cluster - 0.4, cluster + 0.4, np.nan], len(own) // 3)
-            axes.plot(own, heights, color=colour, linewidth=width, solid_capstyle="butt")
+        # Dates become numbers of days, and the axis keeps showing dates.
+        axes.xaxis.update_units(along)  # type: ignore[no-untyped-call]
+        along = np.asarray(axes.convert_xunits(along), np.float64)  # type: ignore[no-untyped-call]
+        strokes = [_strokes(along[array.values == cluster], cluster) for cluster in range(k)]
+        # A collection is drawn much faster than a line for each cluster, and that much faster than one for each stroke.
+        axes.add_collection(PathCollection(strokes, facecolors="none", edgecolors=colours, linewidths=width))
+        axes.autoscale_view()
         # From the top down, as in legends and tables.
         axes.set_ylim(k - 0.4, -0.6)
         axes.set_xlabel(named(array, str(array.dims[0])))
@@ -166,6 +170,14 @@ def labels(
     bar.ax.invert_yaxis()
     finish(axes, bar.ax)
     return axes
+
+
+def _strokes(along: NDArray[Any], cluster: int) -> Path:
+    """Return upright strokes at some positions in the row of a cluster."""
+    ends = np.empty((len(along), 2, 2))
+    ends[:, :, 0] = along[:, None]
+    ends[:, :, 1] = cluster - 0.4, cluster + 0.4
+    return Path(ends.reshape(-1, 2), np.tile([Path.MOVETO, Path.LINETO], len(along)))
 
 
 def changes(array: Labelled, ax: Place = None) -> Axes:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,24 +41,40 @@ class SampledRows:
         return f"{len(self.values):,} rows" + ("" if self.complete else " from all over the data")
 
 
-def complete_rows(source: Source, fitted: FittedModel, n: int) -> tuple[list[Rows], bool]:
+class SpreadRows(NamedTuple):
+    """Some decoded rows without missing features, spread over a source."""
+
+    parts: tuple[Rows, ...]
+    """Rows of each block that has any."""
+    complete: bool
+    """Whether these are all rows of the source."""
+
+    def with_length_one(self, fitted: FittedModel) -> SpreadRows:
+        """Return the rows as a plot shows them: of length 1 where the preparation of a model has unit norm.
+
+        A zero row has no direction, and so no cluster: it is left out there.
+
+        Parameters
+        ----------
+        fitted
+            Fitted model.
+        """
+        if fitted.preparation is None or not fitted.preparation.unit_norm:
+            return self
+        parts = [only_unit_norm(part.values.shape[1]).apply(part) for part in self.parts]
+        complete = self.complete and sum(map(len, parts)) == sum(map(len, self.parts))
+        return SpreadRows(tuple(part for part in parts if len(part)), complete)
+
+
+def spread_rows(source: Source, n: int) -> SpreadRows:
     """Read some decoded rows without missing features, spread over a source.
 
     Parameters
     ----------
     source
         Source to read from.
-    fitted
-        Fitted model; rows get length 1 where its preparation has unit norm, and zero rows are left out.
     n
         Largest number of rows, up to rounding.
-
-    Returns
-    -------
-    list of Rows
-        Rows of each block that has any.
-    bool
-        Whether these are all rows of the source.
     """
     # Blocks are small, so that hardly more rows are read than are drawn.
     plan = source.plan(block_bytes=max(1, n * source.row_bytes // PLACES))
@@ -73,13 +88,10 @@ def complete_rows(source: Source, fitted: FittedModel, n: int) -> tuple[list[Row
         chosen[np.unique(np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64))] = True
         # Rows with missing features cannot be plotted.
         part = rows.select(chosen if rows.has_missing is None else chosen & ~rows.has_missing)
-        if fitted.preparation is not None and fitted.preparation.unit_norm:
-            # A zero row has no cluster. The other rows are drawn with length 1, as the model sees them.
-            part = only_unit_norm(part.values.shape[1]).apply(part)
         kept += len(part)
         if len(part):
             parts.append(part)
-    return parts, len(blocks) == len(plan) and kept == read
+    return SpreadRows(tuple(parts), len(blocks) == len(plan) and kept == read)
 
 
 def sampled_rows(source: Source, fitted: FittedModel, n: int) -> SampledRows:
@@ -103,31 +115,30 @@ def sampled_rows(source: Source, fitted: FittedModel, n: int) -> SampledRows:
     """
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise ConfigError(f"sample is {n!r}; a whole number of rows of 1 or more is needed")
-    parts, complete = complete_rows(source, fitted, int(n))
-    if not parts:
+    rows = spread_rows(source, int(n)).with_length_one(fitted)
+    if not rows.parts:
         raise DataError("no row of the data is complete, so none can be drawn; check the mask and missing values")
-    return labelled_rows(parts, fitted, complete=complete)
+    return labelled_rows(rows, fitted)
 
 
-def labelled_rows(parts: Sequence[Rows], fitted: FittedModel, *, complete: bool) -> SampledRows:
+def labelled_rows(rows: SpreadRows, fitted: FittedModel) -> SampledRows:
     """Label rows.
 
     Parameters
     ----------
-    parts
-        Decoded rows from `complete_rows`, 1 part or more.
+    rows
+        Rows of 1 part or more, as a plot shows them.
     fitted
         Fitted model.
-    complete
-        Whether these are all complete rows of the source.
     """
+    parts = rows.parts
     prepared = [as_model_sees(fitted, part) for part in parts]
     labels = [fitted.model.assign(fitted.params, part).labels for part in prepared]
     return SampledRows(
         np.concatenate([part.decoded().values for part in parts]).astype(np.float64),
         np.concatenate([part.decoded().values for part in prepared]).astype(np.float64),
         np.concatenate(labels).astype(np.int64),
-        complete,
+        rows.complete,
     )
 
 

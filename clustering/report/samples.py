@@ -17,7 +17,7 @@ from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.fitted_model import FittedModel
 from clustering.plots.canvas import INK, colours_of, palette
 from clustering.plots.ellipses import draw_ellipses
-from clustering.plots.rows import PLACES, SampledRows, complete_rows, labelled_rows, responsibilities
+from clustering.plots.rows import PLACES, SampledRows, SpreadRows, labelled_rows, responsibilities, spread_rows
 from clustering.plots.spread import covariances_in_data_units
 from clustering.report.figures import Figure, drawn
 
@@ -63,8 +63,22 @@ def may_be_sampled(fitted: FittedModel) -> bool:
     return len(fitted.features) == 2 and fitted.model.soft
 
 
+def read_rows(source: Source) -> SpreadRows | None:
+    """Read some rows, spread over the source; None where chunks are large.
+
+    Parameters
+    ----------
+    source
+        Source to read from.
+    """
+    plan = source.plan(block_bytes=max(1, SHOWN * source.row_bytes // PLACES))
+    if min(PLACES, len(plan)) * plan.block_bytes > MOST:
+        return None
+    return spread_rows(source, SHOWN)
+
+
 def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
-    """Read and label some rows, spread over the source; None where no row is complete, or chunks are large.
+    """Read and label some rows; None where no row is complete, or chunks are large.
 
     Parameters
     ----------
@@ -73,16 +87,26 @@ def sample_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:
     fitted
         Fitted model.
     """
-    plan = source.plan(block_bytes=max(1, SHOWN * source.row_bytes // PLACES))
-    if min(PLACES, len(plan)) * plan.block_bytes > MOST:
+    return label_rows(read_rows(source), fitted)
+
+
+def label_rows(rows: SpreadRows | None, fitted: FittedModel) -> PlottedRows | None:
+    """Label rows for the figures; None where no row is complete.
+
+    Parameters
+    ----------
+    rows
+        From `read_rows`.
+    fitted
+        Fitted model.
+    """
+    rows = None if rows is None else rows.with_length_one(fitted)
+    if rows is None or not rows.parts:
         return None
-    parts, complete = complete_rows(source, fitted, SHOWN)
-    if not parts:
-        return None
-    sampled = labelled_rows(parts, fitted, complete=complete)
+    sampled, parts = labelled_rows(rows, fitted), rows.parts
     if not may_be_sampled(fitted):
         return PlottedRows(sampled)
-    true_labels = None if source.labels is None else np.concatenate([_labels(part) for part in parts])
+    true_labels = np.concatenate([_labels(part) for part in parts]) if parts[0].labels is not None else None
     return PlottedRows(sampled, np.concatenate([responsibilities(fitted, part) for part in parts]), true_labels)
 
 

@@ -85,10 +85,12 @@ def svg(figure: Figure) -> tuple[str, str]:
     tuple of str
         The view box, and the elements below the root.
     """
-    for artist in figure.findobj(_is_large):
-        artist.set_rasterized(True)
     figure.patch.set_visible(False)
     for axes in figure.axes:
+        # A search among all artists would make the ticks of axes before their limits are known.
+        for artist in (*axes.lines, *axes.collections):
+            if _is_large(artist):
+                artist.set_rasterized(True)
         # The paper shows through, but for the grey of masked cells.
         if axes.get_facecolor()[:3] == (1.0, 1.0, 1.0):
             axes.patch.set_visible(False)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
-from threading import Thread
 from typing import TYPE_CHECKING
 
 from clustering.data.source import Source
@@ -15,6 +14,7 @@ from clustering.storage.names_file import load_cluster_names
 from clustering.storage.paths import StoragePath
 
 if TYPE_CHECKING:
+    from clustering.plots.rows import SpreadRows
     from clustering.report.model_figures import ModelFigures
     from clustering.report.samples import PlottedRows
 
@@ -43,57 +43,65 @@ def check_drawing(otherwise: str = "") -> None:
             )
 
 
-def load_drawing() -> None:
-    """Begin to load what draws a report, in a thread of its own: rows can be read and labels written meanwhile."""
-    Thread(target=_load_page, name="report").start()
-
-
-def _load_page() -> None:
-    # The report itself raises the error again, where it can be told.
-    with suppress(Exception):
-        load_module(PAGE)
-
-
 class EarlyDrawing:
-    """A thread that draws the figures of a fitted model while its labels are written."""
+    """A thread that reads plotted rows while a model is fitted, and draws its figures while labels are written.
 
-    def __init__(self, fitted: FittedModel, source: Source, output: StoragePath, *, labels: bool) -> None:
-        """Begin to draw.
+    Whatever fails in it is tried again by the report, which raises the error where it can be told.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """Begin to load what draws, and to read rows.
+
+        Parameters
+        ----------
+        source
+            Source of the run.
+        """
+        self._source = source
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="report")
+        self._rows = self._thread.submit(_read_rows, source)
+        self._figures: Future[ModelFigures] | None = None
+
+    def begin(self, fitted: FittedModel, output: StoragePath, *, labels: bool) -> bool:
+        """Begin to draw the figures of a fitted model, which need no labels; return whether it has begun.
 
         Parameters
         ----------
         fitted
             Fitted model, as it is before the label pass.
-        source
-            Source of the run.
         output
             Output of the run, which holds the names of the clusters.
         labels
             Whether labels are written.
         """
-        self._inputs = fitted, source, output, labels
-        self._figures: ModelFigures | None = None
-        self._thread = Thread(target=self._draw, name="report")
-        self._thread.start()
+        self._figures = self._thread.submit(self._draw, fitted, output, labels)
+        # The thread ends with its figures.
+        self._thread.shutdown(wait=False)
+        return True
 
-    def _draw(self) -> None:
-        fitted, source, output, labels = self._inputs
-        # What fails here is drawn again by the report, which raises the error where it can be told.
-        with suppress(Exception):
-            load_module(PAGE)
-            from clustering.report import label_figures
-            from clustering.report.model_figures import ModelFigures
+    def _draw(self, fitted: FittedModel, output: StoragePath, labels: bool) -> ModelFigures:
+        from clustering.report import label_figures, samples
+        from clustering.report.model_figures import ModelFigures
 
-            photograph = labels and label_figures.may_be_photograph(source, fitted)
-            clusters = load_cluster_names(output, fitted.ids)
-            if photograph:
-                clusters = label_figures.in_own_colours(fitted, clusters)
-            self._figures = ModelFigures.draw(fitted, plotted_rows(source, fitted), clusters, photograph=photograph)
+        photograph = labels and label_figures.may_be_photograph(self._source, fitted)
+        clusters = load_cluster_names(output, fitted.ids)
+        if photograph:
+            clusters = label_figures.in_own_colours(fitted, clusters)
+        sample = samples.label_rows(self._rows.result(), fitted)
+        return ModelFigures.draw(fitted, sample, clusters, photograph=photograph)
 
     def figures(self) -> ModelFigures | None:
         """Wait for the figures and return them; None where they could not be drawn."""
-        self._thread.join()
-        return self._figures
+        if self._figures is None or self._figures.exception() is not None:
+            return None
+        return self._figures.result()
+
+
+def _read_rows(source: Source) -> SpreadRows | None:
+    load_module(PAGE)
+    from clustering.report import samples
+
+    return samples.read_rows(source)
 
 
 def plotted_rows(source: Source, fitted: FittedModel) -> PlottedRows | None:

@@ -70,19 +70,30 @@ class DrawingProcess:
                 _serve(other)
             return cls(pid, own)
 
-    def begin(self, fitted: FittedModel, source: Source, output: Output | BucketOutput, *, labels: bool) -> bool:
+    def read(self, source: Source, output: Output | BucketOutput) -> bool:
+        """Begin to read plotted rows; return whether it has begun, which needs a source and an output to be sent.
+
+        Parameters
+        ----------
+        source
+            Source of the run.
+        output
+            Output of the run.
+        """
+        if source.recipe is not None and isinstance(output, Output):
+            self._begun = self._send(source)
+        return self._begun
+
+    def begin(self, fitted: FittedModel, output: StoragePath, *, labels: bool) -> bool:
         """Begin to draw the figures of a fitted model, which need no labels; return whether it has begun.
 
         Parameters
         ----------
-        fitted, source, labels
-            As for `EarlyDrawing`.
-        output
-            Output of the run.
+        fitted, output, labels
+            As for `EarlyDrawing.begin`.
         """
         size = sum(array.nbytes for array in params_to_arrays(fitted.params).values())
-        if size <= LARGE and source.recipe is not None and isinstance(output, Output):
-            self._begun = self._send((fitted, source, output.path, labels))
+        self._begun = self._begun and size <= LARGE and self._send((fitted, output, labels))
         return self._begun
 
     def labelled(self, fitted: FittedModel, folder: StoragePath) -> None:
@@ -113,7 +124,7 @@ class DrawingProcess:
             # The system may end a process where memory runs out.
             return False
 
-    def _send(self, content: tuple[Any, ...]) -> bool:
+    def _send(self, content: Any) -> bool:
         try:
             self._stream.write(pickle.dumps(content, pickle.HIGHEST_PROTOCOL))
             self._stream.flush()
@@ -128,6 +139,23 @@ class DrawingProcess:
         os.waitpid(self._pid, 0)
         with suppress(OSError):
             self._stream.close()
+
+
+def begin_drawing(
+    source: Source, output: Output | BucketOutput, process: DrawingProcess | None
+) -> EarlyDrawing | DrawingProcess:
+    """Begin what a report needs before there is a model, in the process if it can, and in a thread otherwise.
+
+    Parameters
+    ----------
+    source
+        Source of the run.
+    output
+        Output of the run.
+    process
+        Process that draws; None where there is none.
+    """
+    return process if process is not None and process.read(source, output) else EarlyDrawing(source)
 
 
 def _receive(stream: Any) -> Any:
@@ -146,8 +174,10 @@ def _serve(connection: socket.socket) -> None:
         # There is time for it now.
         load_module(PAGE).rehearse()
         stream = connection.makefile("rwb")
-        fitted, source, path, labels = _receive(stream)
-        drawing = EarlyDrawing(fitted, source, path, labels=labels)
+        source = _receive(stream)
+        drawing = EarlyDrawing(source)
+        fitted, path, labels = _receive(stream)
+        drawing.begin(fitted, path, labels=labels)
         fitted, folder = _receive(stream)
         drawn, written = None, False
         with suppress(Exception):

@@ -12,8 +12,7 @@ from clustering.config import JobConfig
 from clustering.errors import ClusteringError, ExecutionError
 from clustering.execution.engine import connect
 from clustering.execution.passes import PassRunner, pass_runner
-from clustering.run.drawing import load_drawing
-from clustering.run.drawing_process import DrawingProcess
+from clustering.run.drawing_process import DrawingProcess, begin_drawing
 from clustering.run.fit import fit
 from clustering.run.initialize import start_or_resume
 from clustering.run.label import label_rows, label_with
@@ -80,8 +79,7 @@ def run_fit(
     with job.output.locked(lambda: job.unfinished), working(job, watch) as runner:
         # Another run may have been published after the first check and before the lock.
         refuse_finished(job)
-        if config.output.report and process is None:
-            load_drawing()
+        drawing = begin_drawing(job.source, job.output, process) if config.output.report else None
         started: Checkpoint = step("sample", partial(start_or_resume, job, runner, watch))
 
         def save(checkpoint: Checkpoint) -> None:
@@ -90,7 +88,7 @@ def run_fit(
         accelerate = job.options.fit.accelerate == "auto"
         passes = partial(fit, runner, started, job.options.rule, watch, save, accelerate=accelerate)
         ended: Checkpoint = step("fit", passes)
-        labelled: LabelledRun = step("label", partial(label_rows, job, runner, ended, watch, process))
+        labelled: LabelledRun = step("label", partial(label_rows, job, runner, ended, watch, drawing))
         record: dict[str, Any] = step("report", partial(publish, job, runner.engine, labelled, watch))
     return record
 
@@ -129,10 +127,9 @@ def run_predict(
     job: PreparedJob = step("open", opened)
     with job.output.locked(lambda: job.begun), working(job, watch) as runner:
         refuse_finished(job)
-        if config.output.report and process is None:
-            load_drawing()
+        drawing = begin_drawing(job.source, job.output, process) if config.output.report else None
         try:
-            labelled: LabelledRun = step("label", partial(label_with, job, runner, fitted, watch, process))
+            labelled: LabelledRun = step("label", partial(label_with, job, runner, fitted, watch, drawing))
         except ClusteringError as error:
             # After a mistake of the user, the same command would fail again, so its files are removed. After a lost
             # cluster the command can resume, so they stay.

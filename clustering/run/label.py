@@ -35,7 +35,11 @@ from clustering.storage.paths import StoragePath
 
 
 def label_rows(
-    job: PreparedJob, runner: PassRunner, checkpoint: Checkpoint, watch: Watch, process: DrawingProcess | None = None
+    job: PreparedJob,
+    runner: PassRunner,
+    checkpoint: Checkpoint,
+    watch: Watch,
+    drawing: EarlyDrawing | DrawingProcess | None,
 ) -> LabelledRun:
     """Label every row with the final params, and keep the model beside the labels.
 
@@ -49,8 +53,8 @@ def label_rows(
         State after the last pass.
     watch
         Receives messages.
-    process
-        Draws the report; a thread where None.
+    drawing
+        Draws the report, and has begun to read rows; None without a report.
     """
     began = time.perf_counter()
     # Clusters that continue an earlier model keep their order, and `match_ids` keeps their ids.
@@ -67,7 +71,7 @@ def label_rows(
     # A killed label pass goes on from its labels and its ledger, so these stay.
     folder = job.output.stage(checkpoint.run, RESUMABLE if job.label_outputs.anything else ())
     sums = scores = None
-    drawing = _begin_drawing(job, result, process)
+    drawing = _begin_drawing(job, result, drawing)
     fitted_on_part = job.options.row_fraction is not None or job.held_out is not None
     needs_pass = job.label_outputs.anything or fitted_on_part or job.follows
     if needs_pass or result.stop is not Stop.CONVERGED or not job.model.objective_at_convergence:
@@ -99,7 +103,11 @@ def label_rows(
 
 
 def label_with(
-    job: PreparedJob, runner: PassRunner, model: FittedModel, watch: Watch, process: DrawingProcess | None = None
+    job: PreparedJob,
+    runner: PassRunner,
+    model: FittedModel,
+    watch: Watch,
+    drawing: EarlyDrawing | DrawingProcess | None,
 ) -> LabelledRun:
     """Label every row with a given fitted model.
 
@@ -111,10 +119,8 @@ def label_with(
         Runs the label pass.
     model
         The fitted model.
-    watch
-        Receives messages.
-    process
-        Draws the report; a thread where None.
+    watch, drawing
+        As for `label_rows`.
     """
     began = time.perf_counter()
     # A prediction has no checkpoints, so its staging folder alone shows that it was begun.
@@ -122,7 +128,7 @@ def label_with(
     folder = job.output.stage(run, RESUMABLE)
     # Reads and warnings of the fit are not those of this run.
     fresh = replace(model, reads=0.0, bytes_read=0, notes=())
-    drawing = _begin_drawing(job, fresh, process)
+    drawing = _begin_drawing(job, fresh, drawing)
     sums, _, result = _write_labels(job, runner, fresh, folder, watch)
     result = result.labelled_over(sums, job.plan.cells)
     if isinstance(drawing, DrawingProcess):
@@ -135,14 +141,15 @@ def label_with(
 
 
 def _begin_drawing(
-    job: PreparedJob, fitted: FittedModel, process: DrawingProcess | None
+    job: PreparedJob, fitted: FittedModel, drawing: EarlyDrawing | DrawingProcess | None
 ) -> EarlyDrawing | DrawingProcess | None:
-    """Begin to draw what the report shows of the model, which needs no labels; None without a report."""
-    if not job.config.output.report:
-        return None
-    if process is not None and process.begin(fitted, job.source, job.output, labels=job.config.output.labels):
-        return process
-    return EarlyDrawing(fitted, job.source, job.output.path, labels=job.config.output.labels)
+    """Begin to draw what the report shows of the model, which needs no labels; in a thread if the process cannot."""
+    path, labels = job.output.path, job.config.output.labels
+    if drawing is None or drawing.begin(fitted, path, labels=labels):
+        return drawing
+    thread = EarlyDrawing(job.source)
+    thread.begin(fitted, path, labels=labels)
+    return thread
 
 
 def _write_labels(

@@ -15,7 +15,7 @@ from clustering.execution.passes import PassRunner
 from clustering.fitting.initialization import SurveyedRows
 from clustering.option_values import expanded
 from clustering.run import sweep as sweeps
-from clustering.run.drawing import load_drawing
+from clustering.run.drawing import EarlyDrawing
 from clustering.run.job import Step, call, working
 from clustering.run.label import label_rows
 from clustering.run.prepare import PreparedJob, SourceAccess, open_job, prepare_job, refuse_finished, unfinished_run
@@ -62,8 +62,7 @@ def run_select(
     with job.output.locked(lambda: job.unfinished), working(job, watch) as runner:
         # Another run may have been published after the first check and before the lock.
         _refuse_finished(job)
-        if config.output.report:
-            load_drawing()
+        drawing = EarlyDrawing(job.source) if config.output.report else None
         surveyed, started = step("sample", partial(_start_or_resume, job, sweep, runner, watch))
         save = partial(_save, job)
         ended: Checkpoint = step("fit", partial(sweeps.run_passes, surveyed.runner, sweep, started, watch, save))
@@ -78,7 +77,7 @@ def run_select(
             checkpoints.clear(job.output.checkpoints)
         else:
             chosen = _job_of(job, result, name, access)
-            labelled = step("label", partial(label_rows, chosen, runner, result.checkpoint_of(name), watch))
+            labelled = step("label", partial(label_rows, chosen, runner, result.checkpoint_of(name), watch, drawing))
             labelled = replace(labelled, selection={key: content[key] for key in _RECORDED})
             step("report", partial(publish, chosen, runner.engine, labelled, watch))
         watch.finished(content, ())

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from clustering_flows.compat import end_process
 
+_SPIN = "20"
+"""Binary logarithm of the clock ticks for which threads of OpenBLAS look for work before they sleep."""
+
 
 def main() -> None:
     """Run the command, or say in one line how to install it."""
+    # By default they look for 2 ** 26 ticks, also when they have just begun: a tenth of a second of a processor.
+    # OpenBLAS reads the variable when numpy loads it.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", _SPIN)
     try:
         from clustering_flows.cli import main as run
     except ModuleNotFoundError as error:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 
 import clustering as c
 from clustering.fitting.cluster_names import ClusterNames, default_names
-from clustering.plots import grids
+from clustering.plots import curves, grids
 from clustering.plots.canvas import palette
 from clustering.plots.choices import selection
 from clustering.plots.coastlines import add_coastlines, is_map
@@ -134,6 +135,11 @@ def test_bars_are_shares_and_the_curve_is_the_history() -> None:
     fit = fits()["mixture"]
     bars = fit.plot.sizes(ax=Figure()).patches
     np.testing.assert_array_equal([bar.get_height() for bar in bars], 100 * fit.fitted.shares)
+    many = replace(fit.fitted, model=replace(fit.fitted.model, k=40), shares=np.arange(40) / 780)
+    tops = [
+        path.vertices[:, 1].max() for path in curves.sizes(many, default_names(40), Figure()).collections[0].get_paths()
+    ]
+    np.testing.assert_array_equal(tops, 100 * many.shares)
     through, after_e, after_m = fit.plot.cost(ax=Figure()).lines
     np.testing.assert_array_equal(through.get_ydata(), fit.history.reshape(-1))
     np.testing.assert_array_equal(after_e.get_ydata(), fit.history[:, 0])
@@ -222,7 +228,8 @@ def test_label_maps_show_any_slice_with_its_labels_where_they_are() -> None:
         again = fit.plot.labels(labels, ax=Figure(), **wanted)
         np.testing.assert_array_equal(again.collections[0].get_array(), expected)
     series = fit.plot.labels(labels, ax=Figure(), lat=1, lon=31.0)
-    assert sum(len(line.get_xdata()) // 3 for line in series.lines) == 6
+    strokes = series.collections[0].get_paths()
+    assert [len(path.vertices) // 2 for path in strokes] == np.bincount(labels.isel(lat=1, lon=1), minlength=3).tolist()
 
 
 def test_frequencies_over_time_are_shares_of_the_labelled_cells() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
 import clustering as c
@@ -144,12 +145,14 @@ def test_label_maps_have_north_above_and_name_their_units(drawings: list[Figure]
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("lat (degrees_north)", "lon")
 
 
-def test_every_label_of_a_series_is_a_line_at_its_date(drawings: list[Figure]) -> None:
+def test_every_label_of_a_series_is_a_stroke_at_its_date(drawings: list[Figure]) -> None:
     dates = xr.date_range("2001-01-01", periods=6)
     labels = xr.DataArray(np.array([0, 1, -1, 2, 2, 0]), {"time": dates}, "time")
     label_figure(labels, default_names(3))
     axes = drawings[0].axes[0]
-    assert [len(line.get_xdata()) // 3 for line in axes.lines] == [2, 1, 2]
+    strokes = [path.vertices[::2, 0] for path in axes.collections[0].get_paths()]
+    assert [num2date(days).day for days in strokes[0]] == [1, 6]
+    assert [len(days) for days in strokes] == [2, 1, 2]
     # The first cluster is at the top, as in legends and tables.
     bottom, top = axes.get_ylim()
     assert top < -0.4 < 2.4 < bottom
