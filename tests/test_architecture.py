@@ -19,6 +19,7 @@ modules = pytest.mark.parametrize("name", MODULES)
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "deferred": set(),
+    "local_arrays": {"deferred"},
     "blas": {"deferred"},
     "temporary": set(),
     "compat": set(),
@@ -36,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {
         "errors",
         "deferred",
+        "local_arrays",
         "html_repr",
         "temporary",
         "compat",
@@ -47,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"errors", "blas", "compiling", "data"},
     "execution": {"errors", "blas", "temporary", "compat", "data", "models"},
     "fitting": {"errors", "deferred", "blas", "policies", "options", "data", "models", "execution"},
-    "storage": {"errors", "deferred", "data", "models", "execution", "fitting"},
+    "storage": {"errors", "deferred", "local_arrays", "data", "models", "execution", "fitting"},
     "exports": {"errors", "deferred", "compat", "data", "models", "fitting", "storage"},
     "config": {"errors", "secret_options", "option_values", "option_errors", "options", "data", "models"},
     "plots": {"errors", "deferred", "temporary", "data", "models", "fitting"},

@@ -46,7 +46,7 @@ class Feature:
 class Source:
     """Data to cluster: its variables, sample dimensions and feature dimensions. It holds metadata and no values.
 
-    Build one with `open_source`.
+    Build one with `open_source`. Reading a block asks for most properties, so they are computed once.
     """
 
     dataset: xr.Dataset = field(repr=False)
@@ -115,24 +115,24 @@ class Source:
             section("Warnings", [(line,) for line in self.cautions], count=len(self.cautions)),
         )
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Length of each sample dimension."""
         return tuple(self.dataset.sizes[d] for d in self.sample_dims)
 
-    @property
+    @cached_property
     def chunks(self) -> tuple[int, ...]:
         """Length that is read at once along each sample dimension, in selected positions."""
         return tuple(axis.regular.longest(1) for axis in self.axes)
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """Type of the decoded rows: the common type of all variables."""
         # Booleans become integers, since numpy cannot subtract them.
         kinds = [self.stored[v].decoding.dtype if v in self.stored else self.dataset[v].dtype for v in self.variables]
         return np.dtype(np.uint8) if all(k.kind == "b" for k in kinds) else np.result_type(*kinds)
 
-    @property
+    @cached_property
     def features(self) -> tuple[Feature, ...]:
         """The columns of the rows, in order."""
         columns: list[Feature] = []
@@ -180,7 +180,7 @@ class Source:
                 attributes[name] = own
         return attributes
 
-    @property
+    @cached_property
     def n_features(self) -> int:
         """Number of columns of the rows."""
         return sum(map(self._count, self.variables))
@@ -189,12 +189,12 @@ class Source:
         """Count the features of a variable."""
         return math.prod(self.dataset.sizes[d] for d in self.feature_dims if d in self.dataset[name].dims)
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """Size of one decoded row, in bytes."""
         return self.n_features * self.dtype.itemsize
 
-    @property
+    @cached_property
     def kept_row_bytes(self) -> int:
         """Size of one row in the block cache, in bytes."""
         return self.n_features * (self.packing.stored if self.packing else self.dtype).itemsize

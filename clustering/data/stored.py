@@ -19,6 +19,7 @@ from clustering.data.listing import AbsentChunks, key_shape
 from clustering.data.store_errors import translate_errors
 from clustering.deferred import zarr
 from clustering.errors import ClusteringError, DataError, reason
+from clustering.local_arrays import read
 from clustering.policies import OnBadChunk
 
 logger = logging.getLogger(__name__)
@@ -152,9 +153,8 @@ def read_positions(array: zarr.Array[Any], indexers: Sequence[DimIndexer]) -> ND
         Selected positions along each dimension.
     """
     runs = [_as_slice(indexer) for indexer in indexers]
-    if all(isinstance(run, slice) for run in runs):
-        return np.asarray(array[tuple(runs)])
-    return np.asarray(array.oindex[tuple(runs)])
+    slices = tuple(run for run in runs if isinstance(run, slice))
+    return read(array, slices) if len(slices) == len(runs) else np.asarray(array.oindex[tuple(runs)])
 
 
 def chunk_numbers(indexer: DimIndexer, unit: int) -> NDArray[np.int64]:

@@ -24,6 +24,7 @@ from clustering.deferred import xr, zarr
 from clustering.errors import OutputError
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.labelling import LabelOutputs, OutputVariable, output_variables
+from clustering.local_arrays import write
 from clustering.models.model import AnyModel
 from clustering.storage.layout import is_of_an_array
 from clustering.storage.ledger import digest
@@ -354,7 +355,7 @@ class LabelWriter:
         """Write the label outputs of a region of the sample grid."""
         with translating_write_errors(self.path):
             for name, array in arrays.items():
-                self._array(name)[region] = array
+                write(self._array(name), region, array)
 
     def tidy(self) -> None:
         """Remove the temporary files of a killed writer; in a bucket there are none."""

@@ -15,9 +15,11 @@ import zarr
 from notes import Crash, Notes
 
 from clustering.config import JobConfig, check_config
-from clustering.report import model_figures
+from clustering.data.source import Source
+from clustering.report import model_figures, samples
 from clustering.report.figures import Figure
 from clustering.report.model_figures import ModelFigures
+from clustering.run import job as run_job
 from clustering.run import label as run_label
 from clustering.run.job import run_fit, run_predict
 from clustering.run.report import redo_report
@@ -68,7 +70,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     draw = ModelFigures.draw
 
     def watched(*inputs: Any, **options: Any) -> ModelFigures:
-        threads.append(threading.current_thread().name)
+        threads.append(threading.current_thread().name.removesuffix("_0"))
         return draw(*inputs, **options)
 
     monkeypatch.setattr(ModelFigures, "draw", watched)
@@ -123,6 +125,29 @@ def test_pictures_are_begun_before_labels_are_written(
 
     monkeypatch.setattr(model_figures, "cost", noted)
     monkeypatch.setattr(run_label, "write_labels", late)
+    run_fit(job(JOBS["kmeans"](tmp_path / "source")), Notes())
+    assert (tmp_path / "out/report.html").is_file()
+
+
+def test_rows_are_read_for_the_pictures_before_there_is_a_model(
+    job: Callable[..., JobConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fit waits for the rows here, so a job that reads them afterwards would never end."""
+    read, all_read = samples.read_rows, threading.Event()
+
+    def noted(source: Source) -> Any:
+        rows = read(source)
+        all_read.set()
+        return rows
+
+    passes = run_job.fit
+
+    def late(*inputs: Any, **options: Any) -> Any:
+        assert all_read.wait(60)
+        return passes(*inputs, **options)
+
+    monkeypatch.setattr(samples, "read_rows", noted)
+    monkeypatch.setattr(run_job, "fit", late)
     run_fit(job(JOBS["kmeans"](tmp_path / "source")), Notes())
     assert (tmp_path / "out/report.html").is_file()
 
