@@ -93,14 +93,17 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
         result = loop.run_until_complete(coroutine)
     except BaseException:
         # Of several chunks one has failed, and the others still wait for their turn.
-        waiting = asyncio.all_tasks(loop)
-        for task in waiting:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+        loop.run_until_complete(_cancel(asyncio.all_tasks(loop)))
         loop.close()
         raise
     _idle.append(loop)
     return result
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @atexit.register

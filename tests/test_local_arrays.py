@@ -92,8 +92,9 @@ def test_a_bad_chunk_is_an_error_and_leaves_no_work_behind(tmp_path: Path) -> No
     file = tmp_path / "c" / "0" / "0"
     file.write_bytes(file.read_bytes()[::-1])
     before = len(local_arrays._idle)
-    with pytest.raises(ValueError, match="checksum"):
-        local_arrays.read(array, slices(((0, 23), (0, 9))))
+    for ends in ((5, 4), SHAPE):
+        with pytest.raises(ValueError, match="checksum"):
+            local_arrays.read(array, slices([(0, end) for end in ends]))
     gc.collect()
     assert len(local_arrays._idle) <= before
     rest = slices(((5, 10), (4, 8)))
