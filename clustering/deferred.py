@@ -1,7 +1,7 @@
-"""Loading of modules without delay, and of xarray, pandas and zarr when they are first used.
+"""Loading of modules without delay, and of xarray, pandas, zarr and asyncio when they are first used.
 
-Together with the packages that xarray loads to recognize their arrays, these three take longer than fitting a small
-array, and a fit of plain arrays needs none of them.
+Together with the packages that xarray loads to recognize their arrays, these take longer than fitting a small array,
+and a fit of plain arrays needs none of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # Type checkers and editors find the packages themselves here.
+    import asyncio
+
     import pandas as pd
     import xarray as xr
     import zarr
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     import zarr.errors
     import zarr.storage
 
-__all__ = ["load_module", "pd", "without_collections", "xr", "zarr"]
+__all__ = ["asyncio", "load_module", "pd", "without_collections", "xr", "zarr"]
 
 
 @contextmanager
@@ -73,6 +75,6 @@ class _Deferred:
 
 
 if not TYPE_CHECKING:
-    pd, zarr = _Deferred("pandas"), _Deferred("zarr")
+    asyncio, pd, zarr = _Deferred("asyncio"), _Deferred("pandas"), _Deferred("zarr")
     # The accessor exists wherever this library has loaded xarray.
     xr = _Deferred("xarray", after="clustering.xarray")

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
         "signatures",
     },
     "models": {"errors", "blas", "compiling", "data"},
-    "execution": {"errors", "blas", "temporary", "compat", "data", "models"},
+    "execution": {"errors", "deferred", "blas", "temporary", "compat", "data", "models"},
     "fitting": {"errors", "deferred", "blas", "policies", "options", "data", "models", "execution"},
     "storage": {"errors", "deferred", "local_arrays", "data", "models", "execution", "fitting"},
     "exports": {"errors", "deferred", "compat", "data", "models", "fitting", "storage"},

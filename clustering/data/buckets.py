@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from clustering.data.store_errors import FIRST_WAIT, LONGEST_WAIT, MISSING_KEY, TRIES
-from clustering.deferred import zarr
+from clustering.deferred import asyncio, zarr
 from clustering.errors import ConfigError, MissingDependencyError, SourceError
 from clustering.temporary import home_folder
 

@@ -5,7 +5,6 @@ Stores that cannot list their keys give members by consolidated metadata or by t
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +14,7 @@ from clustering.data.attributes import repair_attributes
 from clustering.data.grouped import dimensions
 from clustering.data.store_errors import is_transient
 from clustering.data.stores import names_in
-from clustering.deferred import zarr
+from clustering.deferred import asyncio, zarr
 from clustering.errors import ClusteringError, SourceError, reason
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,7 +114,7 @@ def is_of_a_store(error: BaseException) -> bool:
     """
     origin = type(error).__module__.split(".")[0]
     # Some decoders, such as gzip, raise an OSError of their own for damaged data.
-    return origin in _REMOTE or (isinstance(error, (OSError, asyncio.TimeoutError)) and origin in _PLAIN)
+    return origin in _REMOTE or (isinstance(error, OSError) and origin in _PLAIN)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -19,7 +19,6 @@ from clustering.data.listing import AbsentChunks, key_shape
 from clustering.data.store_errors import translate_errors
 from clustering.deferred import zarr
 from clustering.errors import ClusteringError, DataError, reason
-from clustering.local_arrays import read
 from clustering.policies import OnBadChunk
 
 logger = logging.getLogger(__name__)
@@ -152,6 +151,9 @@ def read_positions(array: zarr.Array[Any], indexers: Sequence[DimIndexer]) -> ND
     indexers
         Selected positions along each dimension.
     """
+    # It needs asyncio, which takes as long to load as some fits of plain arrays take.
+    from clustering.local_arrays import read
+
     runs = [_as_slice(indexer) for indexer in indexers]
     slices = tuple(run for run in runs if isinstance(run, slice))
     return read(array, slices) if len(slices) == len(runs) else np.asarray(array.oindex[tuple(runs)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import os
@@ -14,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from clustering.deferred import asyncio
 from clustering.errors import ConfigError
 from clustering.execution.address import read_scheduler_file
 from clustering.execution.dask_clusters import (

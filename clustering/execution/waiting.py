@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from clustering.deferred import asyncio
 from clustering.errors import ExecutionError
 from clustering.execution.dask_clusters import Cluster, ClusterStatus
 

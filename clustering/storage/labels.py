@@ -24,7 +24,6 @@ from clustering.deferred import xr, zarr
 from clustering.errors import OutputError
 from clustering.fitting.cluster_names import ClusterNames
 from clustering.fitting.labelling import LabelOutputs, OutputVariable, output_variables
-from clustering.local_arrays import write
 from clustering.models.model import AnyModel
 from clustering.storage.layout import is_of_an_array
 from clustering.storage.ledger import digest
@@ -353,6 +352,8 @@ class LabelWriter:
 
     def __call__(self, region: tuple[slice, ...], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write the label outputs of a region of the sample grid."""
+        from clustering.local_arrays import write
+
         with translating_write_errors(self.path):
             for name, array in arrays.items():
                 write(self._array(name), region, array)
