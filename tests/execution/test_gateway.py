@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -125,7 +126,9 @@ def test_more_workers_than_a_gateway_gives_are_not_waited_for(places: dict[str, 
 
 @pytest.mark.usefixtures("credentials")
 def test_a_cluster_that_a_gateway_does_not_start_in_time_is_reported(places: dict[str, str]) -> None:
-    assert "is PENDING after 0 s; see the gateway's log" in refusal(places, ExecutionError, wait=0.01)
+    # A busy machine may take a second to look for the first time.
+    text = refusal(places, ExecutionError, wait=0.01)
+    assert re.search(r"is PENDING after \d+ s; see the gateway's log", text)
 
 
 def test_a_gateway_that_does_not_answer_is_reported() -> None:
