@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,19 @@ def test_a_fit_with_compiled_kernels_does_not_prepare_the_compiler() -> None:
     # The first process has compiled what the cache lacked.
     # numba imports this module when it prepares to compile.
     assert "numba.np.arraymath" not in loaded(code)
+
+
+def test_idle_threads_of_blas_sleep_soon_unless_the_user_says_otherwise() -> None:
+    code = """
+import os, sys
+from clustering_flows import __main__ as command
+# OpenBLAS reads the variable when numpy loads it.
+assert "numpy" not in sys.modules
+import clustering_flows.cli
+clustering_flows.cli.main = lambda: print(os.environ["OPENBLAS_THREAD_TIMEOUT"])
+command.main()
+"""
+    for given, expected in ({}, "20"), ({"OPENBLAS_THREAD_TIMEOUT": "26"}, "26"):
+        environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_THREAD_TIMEOUT"} | given
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.split() == [expected]

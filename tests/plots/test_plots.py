@@ -217,6 +217,18 @@ def test_maps_of_the_globe_begin_at_the_date_line() -> None:
     assert recentred(pacific, "lon") is pacific
 
 
+def test_ids_side_by_side_do_not_overlap() -> None:
+    fit = fits()["mixture"]
+    for k in (30, 256, 1200):
+        many = replace(fit.fitted, model=replace(fit.fitted.model, k=k), shares=np.full(k, 1 / k))
+        figure = Figure(layout="constrained")
+        axes = curves.sizes(many, default_names(k), figure)
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in axes.get_xticklabels()]
+        assert len(boxes) > 10
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
 def test_label_maps_show_any_slice_with_its_labels_where_they_are() -> None:
     array = globe()
     fit = c.fit(array, c.KMeans(3), **LIKE_GRID)

@@ -221,3 +221,13 @@ def test_prepared_rows_are_drawn_where_centers_come_back_to(wish: dict[str, Any]
     expected = fit.responsibilities(data(), variables=["rows"], sample_dims=["row"]).values
     np.testing.assert_allclose(sample.resp, expected, atol=1e-9)
     assert samples.draw(sample, fit.fitted, fit.fitted.clusters).png.startswith(b"\x89PNG")
+
+
+def test_rows_without_a_direction_are_left_out_and_the_rest_is_not_all() -> None:
+    values = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, 2.0], [5.0, 0.0]])
+    fit = clustering.fit(values[[0, 2, 3]], clustering.KMeans(2), unit_norm=True)
+    for rows, complete in ((values, False), (values[[0, 2, 3]], True)):
+        sample = samples.sample_rows(clustering.open_source(rows), fit.fitted)
+        assert sample is not None
+        np.testing.assert_allclose(sample.rows, [[0.6, 0.8], [0.0, 1.0], [1.0, 0.0]])
+        assert sample.complete == complete
