@@ -83,7 +83,7 @@ def test_what_workers_log_comes_from_every_worker() -> None:
 
 
 def test_what_workers_in_this_process_log_is_heard_without_being_sent() -> None:
-    options = {"n_workers": 2, "processes": False, "dashboard_address": None, "set_as_default": False}
+    options = {"n_workers": 2, "processes": False, "dashboard_address": "127.0.0.1:0", "set_as_default": False}
     with Client(**options) as client, connect(client) as engine, hearing(engine) as heard:
         client.run(_warn)
         # A worker that sent records to its own logger would send them again without end.
