@@ -2,7 +2,7 @@
 
 zarr runs on an event loop in a thread of its own, which hands each file and each chunk to further threads. A task that
 reads a block waits for five changes of thread. Meanwhile its processor is idle for a sixth of a pass. Here the same
-coroutines run to their end in the thread that asks.
+coroutines run to their end in the thread that asks. Requests to other stores overlap, so these stay on zarr's loop.
 """
 
 from __future__ import annotations
@@ -45,13 +45,11 @@ def read(array: zarr.Array[Any], selection: Selection) -> NDArray[Any]:
     Parameters
     ----------
     array
-        Array in a local store.
+        Stored array.
     selection
         A slice along each dimension.
     """
-    if not _runs_here(array):
-        return np.asarray(array[selection])
-    return np.asarray(_run(array.async_array.getitem(selection)))
+    return np.asarray(_run(array.async_array.getitem(selection)) if _runs_here(array) else array[selection])
 
 
 def write(array: zarr.Array[Any], selection: Selection, values: NDArray[Any]) -> None:
@@ -59,17 +57,15 @@ def write(array: zarr.Array[Any], selection: Selection, values: NDArray[Any]) ->
 
     Parameters
     ----------
-    array
-        Array in a local store.
-    selection
-        A slice along each dimension.
+    array, selection
+        As for `read`.
     values
         Numbers of the shape of the selection.
     """
-    if not _runs_here(array):
-        array[selection] = values
-    else:
+    if _runs_here(array):
         _run(array.async_array.setitem(selection, values))
+    else:
+        array[selection] = values
 
 
 def _runs_here(array: zarr.Array[Any]) -> bool:

@@ -181,8 +181,8 @@ def tick(axis: Axis, clusters: ClusterNames, at: NDArray[Any] | None = None) -> 
     """
     if at is None:
         # Of many clusters, every second or fifth is named, as names would overlap; side by side, long ids do so sooner.
-        room = 1 if clusters.names or not isinstance(axis, XAxis) else len(clusters.display_names[-1])
-        named = list(range(0, clusters.k, -(-clusters.k * (room + 1) // (2 * TICKS))))
+        characters = 1 if clusters.names or not isinstance(axis, XAxis) else len(clusters.display_names[-1])
+        named = list(range(0, clusters.k, -(-clusters.k * (characters + 1) // (2 * TICKS))))
         at = np.arange(clusters.k)
     else:
         axes = axis.axes

@@ -109,14 +109,14 @@ def sizes(
     axes = axes_for(ax, (7.2, 2.8))
     if k <= SEPARATE:
         bars = axes.bar(np.arange(k), shares, color=colours, edgecolor=SOFT, linewidth=0.6)
+        if k <= 12:
+            axes.bar_label(bars, [f"{share:.3g}" for share in shares], fontsize="small", padding=1)
     else:
         left_right, heights = np.arange(k)[:, None] + [-0.4, -0.4, 0.4, 0.4], shares[:, None] * [0.0, 1.0, 1.0, 0.0]
         # Edges would hide the colours of bars so narrow.
         shapes = PolyCollection(list(np.stack([left_right, heights], 2)), facecolors=colours, linewidths=0)
         axes.add_collection(shapes)
         axes.autoscale_view()
-    if k <= 12:
-        axes.bar_label(bars, [f"{share:.3g}" for share in shares], fontsize="small", padding=1)
     axes.set_xlabel("cluster")
     axes.set_ylabel("share of weight, %")
     axes.set_ylim(bottom=0)

@@ -148,10 +148,8 @@ def begin_drawing(
 
     Parameters
     ----------
-    source
-        Source of the run.
-    output
-        Output of the run.
+    source, output
+        As for `DrawingProcess.read`.
     process
         Process that draws; None where there is none.
     """

@@ -132,7 +132,7 @@ def test_the_block_and_the_variable_at_work_are_reported_on_every_engine(
     read = reading._rows
     monkeypatch.setattr("clustering.data.reading._rows", spoilt)
     if engine == "client":
-        with Client(n_workers=1, processes=False, dashboard_address=None, set_as_default=False) as client:
+        with Client(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", set_as_default=False) as client:
             monkeypatch.setattr(jobs, "connect", lambda *_: connect(client))
             assert run(["fit", config, "--no-prefect"]) == 1
     else:
